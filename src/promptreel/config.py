@@ -1,0 +1,352 @@
+"""The recipe: what a run does, as typed and closed data.
+
+Written by hand as TOML, changed by dotted overrides (``evolve.rounds=2`` reaches the stage of that name),
+resolved and written by machine as JSON. An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from promptreel.errors import RecipeError, did_you_mean
+from promptreel.types import Component
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ComponentTable(BaseModel):
+    """A component by name; every other key is an option of it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    def component(self, kind: str) -> Component:
+        return Component(kind, self.name, self.model_extra or {})
+
+
+class SamplingTable(Table):
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, gt=0)
+
+
+class WriterTable(Table):
+    """A language model in a role: how it is asked and how it draws."""
+
+    llm: ComponentTable
+    format: str = "standard"
+    """Which of the template files it is asked with."""
+    sampling: SamplingTable = SamplingTable()
+    batch_size: int = Field(64, gt=0)
+
+
+class QueriesTable(Table):
+    """Which queries of which source. Slices of one source that do not overlap are disjoint in content."""
+
+    source: str
+    """A file, or the name of a data set such as ``tiny-train``."""
+    skip: int = Field(0, ge=0)
+    take: int | None = Field(None, gt=0)
+    """``None`` takes all that is left; an endless source needs a number."""
+
+
+class BlendTable(Table):
+    """Scores to one number: the weighted sum of dimensions on their native scales."""
+
+    weights: dict[str, float]
+    floors: dict[str, float] = {}
+    """A rewrite below any of these is never chosen."""
+
+
+class GateTable(Table):
+    """What a rewrite must pass, text only, before a render is paid for."""
+
+    fidelity: float = Field(1.0, ge=0, le=1)
+    """Least share of the query's facts that are kept."""
+    safe: bool = True
+    """Whether unsafe rewrites are stopped."""
+
+
+class Stage(Table):
+    name: str = ""
+    """Defaults to the kind; names are unique in a recipe and are how stages refer to each other."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        return {"name": data.get("kind"), **data} if isinstance(data, dict) else data
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the earlier stages that this one reads."""
+        return []
+
+
+class EvolveStage(Stage):
+    """Reward-guided prompt evolution (Prompt-A-Video, stage 1)."""
+
+    kind: Literal["evolve"]
+    queries: QueriesTable
+    strategy: Literal["fixed"] = "fixed"
+    rounds: int = Field(4, ge=0)
+    """After round 0, the raw query. The paper says 4, its code runs 8 (gpt_boost.py, iter_times)."""
+    children: int = Field(3, gt=0)
+    """Proposals for each query and round (gpt_boost.py)."""
+    context: int = Field(3, gt=0)
+    """How many of the best rewrites so far the teacher sees (gpt_boost.py)."""
+    seeds: int = Field(1, gt=0)
+    """Clips for each rewrite; all rewrites of all queries share the same seeds."""
+    blend: str
+
+
+class SFTStage(Stage):
+    """Train the student on the best rewrite of each query."""
+
+    kind: Literal["sft"]
+    data: str
+    """The evolve stage whose best rewrites are learned."""
+    student: str = "base"
+    margin: float = 0.0
+    """How much the best rewrite must beat the raw query by, on the evolve stage's blend."""
+    trainer: dict[str, Any] = {}
+    """Passed to ``trl.SFTConfig``."""
+    lora: dict[str, Any] = {}
+    """Passed to ``peft.LoraConfig``."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return [self.data, self.student]
+
+
+class SampleStage(Stage):
+    """Draw candidates from a student, render and score them."""
+
+    kind: Literal["sample"]
+    student: str
+    queries: QueriesTable
+    candidates: int = Field(4, gt=1)
+    seeds: int = Field(1, gt=0)
+    sampling: SamplingTable | None = None
+    """``None`` draws as the student does elsewhere."""
+    blend: str
+
+    @property
+    def inputs(self) -> list[str]:
+        return [self.student]
+
+
+class PairsStage(Stage):
+    """Turn scored candidates into preference pairs by a named rule."""
+
+    kind: Literal["pairs"]
+    samples: str
+    rule: ComponentTable
+
+    @property
+    def inputs(self) -> list[str]:
+        return [self.samples]
+
+
+class DPOStage(Stage):
+    """Train the student on preference pairs; the adapter is merged, so that rounds can follow."""
+
+    kind: Literal["dpo"]
+    student: str
+    pairs: list[str]
+    trainer: dict[str, Any] = {}
+    """Passed to ``trl.DPOConfig``."""
+    lora: dict[str, Any] = {}
+    """Passed to ``peft.LoraConfig``."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return [self.student, *self.pairs]
+
+
+class BenchmarkTable(Table):
+    queries: QueriesTable
+    seeds: int = Field(2, gt=0)
+
+
+class EvaluateStage(Stage):
+    """Compare systems on held-out queries, with paired seeds and intervals."""
+
+    kind: Literal["evaluate"]
+    systems: list[str]
+    """``raw``, ``base``, names of training stages, and names under ``systems`` of the recipe."""
+    benchmarks: dict[str, BenchmarkTable]
+    judge: ComponentTable
+    """A reward that no stage trains on."""
+    metrics: list[str]
+    """Dimensions of the judge that are compared; the first is the headline."""
+    ceiling: str | None = None
+    """The system that shows how far up is."""
+    baselines: list[str] = ["raw", "base"]
+    """Systems that every other one is compared with, beside the one before it."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return [name for name in self.systems if name not in ("raw",)]
+
+
+AnyStage = Annotated[
+    EvolveStage | SFTStage | SampleStage | PairsStage | DPOStage | EvaluateStage, Field(discriminator="kind")
+]
+
+
+class Recipe(Table):
+    name: str
+    seed: int = Field(0, ge=0)
+    profile: str
+    """The video model that prompts are written for."""
+    generator: ComponentTable
+    student: WriterTable
+    teacher: WriterTable
+    judge: ComponentTable
+    """Reads rewrites for facts and harm, for the gate and the fidelity columns."""
+    gate: GateTable = GateTable()
+    rewards: dict[str, ComponentTable]
+    blends: dict[str, BlendTable]
+    systems: dict[str, WriterTable] = {}
+    """Further language models to evaluate beside the student."""
+    engine: ComponentTable = ComponentTable(name="local")
+    threads: int | None = Field(None, gt=0)
+    """Of torch on the CPU; ``None`` takes all cores. Recorded, since sums depend on it."""
+    stage: list[AnyStage]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        known = {"base", *self.systems}
+        for stage in self.stage:
+            if stage.name in known:
+                raise ValueError(f"two stages or systems are called {stage.name!r}; give each its own name")
+            for needed in stage.inputs:
+                if needed not in known:
+                    raise ValueError(f"stage {stage.name!r} needs {needed!r}{did_you_mean(needed, known)}")
+            blend = getattr(stage, "blend", None)
+            if blend is not None and blend not in self.blends:
+                raise ValueError(f"stage {stage.name!r} needs the blend {blend!r}{did_you_mean(blend, self.blends)}")
+            known.add(stage.name)
+        return self
+
+    def stages(self, kind: type[Any]) -> Iterator[Any]:
+        return (stage for stage in self.stage if isinstance(stage, kind))
+
+    def resolved(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
+    """A recipe by path, or by the name of one that comes with the package, and its text as given.
+
+    Raises ``RecipeError`` with the place and the nearest known key.
+    """
+    text = _text(source)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(data, override)
+    return parse_recipe(data, str(source)), text
+
+
+def parse_recipe(data: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_explain(error, data)}") from error
+
+
+def _text(source: str | Path) -> str:
+    path = Path(source)
+    if path.suffix == ".toml" or path.exists():
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    shipped = resources.files("promptreel") / "recipes"
+    names = sorted(entry.name.removesuffix(".toml") for entry in shipped.iterdir())
+    if str(source) not in names:
+        raise RecipeError(f"no recipe file and no shipped recipe {str(source)!r}{did_you_mean(str(source), names)}")
+    return (shipped / f"{source}.toml").read_text(encoding="utf-8")
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Set ``a.b=c`` in place; the first part may be the name of a stage. ``c`` is TOML, or else a string."""
+    path, equals, value = override.partition("=")
+    if not equals or not path.strip():
+        raise RecipeError(f"--set takes a.b=value, not {override!r}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *parents, last = [part.strip() for part in path.split(".")]
+    at: Any = data
+    for index, part in enumerate(parents):
+        stages = [s for s in data.get("stage", []) if s.get("name", s.get("kind")) == part] if index == 0 else []
+        at = stages[0] if stages else at.setdefault(part, {})
+        if not isinstance(at, dict):
+            raise RecipeError(f"--set {override!r}: {part!r} is not a table")
+    at[last] = parsed
+
+
+def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
+    """The first thing that is wrong, its place as dotted names, and the nearest known key."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in _KINDS]
+    if len(place) > 1 and place[0] == "stage" and place[1].isdigit():
+        stage = data["stage"][int(place[1])]
+        place[:2] = [str(stage.get("name", stage.get("kind", place[1])))]
+    where = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{did_you_mean(place[-1], _siblings(first['loc']))}"
+    if first["type"] == "union_tag_invalid":
+        return f"{where}: unknown kind{did_you_mean(str(first['input'].get('kind')), _KINDS)}"
+    if first["type"] == "missing":
+        return f"{where!r} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are known where a location points."""
+    schema = TypeAdapter(Recipe).json_schema()
+    at: dict[str, Any] = schema
+    for part in location[:-1]:
+        at = _follow(at, part, schema)
+    return sorted(at.get("properties", {}))
+
+
+def _follow(at: dict[str, Any], part: int | str, schema: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(part, int):
+        found = at.get("items", {})
+    elif part in at.get("properties", {}):
+        found = at["properties"][part]
+    elif "discriminator" in at:
+        found = {"$ref": at["discriminator"]["mapping"][part]}
+    else:
+        found = at.get("additionalProperties", {})
+    options = [option for option in found.get("anyOf", []) if option.get("type") != "null"]
+    found = options[0] if options else found
+    if "$ref" in found:
+        found = schema["$defs"][found["$ref"].rpartition("/")[2]]
+    return found if isinstance(found, dict) else {}
+
+
+_KINDS = ("evolve", "sft", "sample", "pairs", "dpo", "evaluate")
+
+
+def same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two resolved recipes are the same run."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)

@@ -1,0 +1,101 @@
+"""What can go wrong, as a small tree.
+
+    PromptreelError
+    ├── UserError             the input, the recipe or the set-up is wrong: exit 2, no traceback
+    │   ├── RecipeError       a recipe key, value or stage order
+    │   ├── QueryError        a query or a file of queries
+    │   ├── UnknownName       a component, profile or split that does not exist
+    │   └── MissingExtra      an optional dependency is not installed
+    ├── Refused               the safety policy refuses the query: exit 3
+    ├── RunError              the run directory cannot be used as asked: exit 1
+    ├── RenderError           one render failed; retryable, counted under its reason
+    └── ReplyError            a model's reply could not be parsed; counted under its reason
+
+Every message says what is wrong, which value, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PromptreelError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(PromptreelError):
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    pass
+
+
+class QueryError(UserError):
+    pass
+
+
+class UnknownName(UserError):
+    """``kind`` named ``name`` does not exist; the message suggests the nearest of ``known``."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
+
+
+class MissingExtra(UserError):
+    """``what`` needs the optional dependencies ``extra``."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs promptreel[{extra}]: type  pip install 'promptreel[{extra}]'")
+
+
+class Refused(PromptreelError):
+    exit_code = 3
+
+
+class RunError(PromptreelError):
+    pass
+
+
+class RenderError(PromptreelError):
+    pass
+
+
+class ReplyError(PromptreelError):
+    pass
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the nearest known one, and all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{hint} available: {', '.join(names) or 'none'}"
+
+
+EXTRAS = {
+    "torch": "local", "transformers": "local", "diffusers": "local", "accelerate": "local", "trl": "local",
+    "peft": "local", "datasets": "local", "safetensors": "local", "cv2": "local", "av": "local",
+    "scipy": "local", "matplotlib": "local", "ray": "ray", "fastapi": "studio", "gradio": "studio",
+    "psycopg": "postgres",
+}  # fmt: skip
+"""Which extra brings a module that is not part of the core."""
+
+
+class importing:  # noqa: N801 - reads as a statement
+    """Turns the absence of an optional dependency into the line that installs it."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ModuleNotFoundError):
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra:
+                raise MissingExtra(self.what, extra) from error

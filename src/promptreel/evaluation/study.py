@@ -1,0 +1,80 @@
+"""An evaluation: every system writes for every query, everything is rendered with the same noise and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from promptreel.evaluation import compare
+from promptreel.evaluation.compare import Row
+from promptreel.rewriter import Desk, Writer
+from promptreel.scoring import Scorer
+from promptreel.types import Component, Query
+
+
+def study(
+    queries: Sequence[Query],
+    systems: Mapping[str, Writer | None],
+    seeds: Sequence[int],
+    scorer: Scorer,
+    desk: Desk,
+    judge: Component,
+    too_long: Callable[[str], bool],
+    origin: str,
+) -> dict[str, dict[Query, Row]]:
+    """What each system did with each query. The system whose writer is ``None`` passes queries on as typed.
+
+    A query that a system could not answer has no row for it, and is left out of its comparisons.
+    """
+    texts: dict[str, dict[Query, str]] = {}
+    for name, writer in systems.items():
+        if writer is None:
+            texts[name] = {query: query.text for query in queries}
+        else:
+            written = desk.rewrite(writer, queries, f"{origin}/{name}")
+            texts[name] = {q: text for q, text in zip(queries, written, strict=True) if text is not None}
+    items = list(dict.fromkeys((query, text) for by_query in texts.values() for query, text in by_query.items()))
+    verdicts = dict(zip(items, scorer.judge(items, origin), strict=True))
+    scored = {(s.query, s.text): s for s in scorer.score(items, seeds, {judge.name: judge}, origin)}
+    results: dict[str, dict[Query, Row]] = {}
+    for name, by_query in texts.items():
+        results[name] = {}
+        for query, text in by_query.items():
+            verdict = verdicts[query, text]
+            results[name][query] = Row(
+                text=text,
+                metrics=scored[query, text].dimensions,
+                fidelity=verdict.fidelity if verdict else None,
+                unsafe=float(bool(verdict.unsafe)) if verdict else None,
+                words=len(text.split()),
+                over_limit=float(too_long(text)),
+            )
+    return results
+
+
+def findings(
+    benchmark: str,
+    results: compare.Results,
+    metrics: Sequence[str],
+    judge: str,
+    baselines: Sequence[str],
+    ceiling: str | None,
+) -> dict[str, list[dict[str, Any]]]:
+    """The comparisons, means and closed gaps of one benchmark.
+
+    Every system is compared with the baselines listed before it and with the system just before it.
+    """
+    order = [system for system in results if system != ceiling]
+    against = {
+        system: list(dict.fromkeys([*(b for b in baselines if b in order[:i]), order[i - 1]]))
+        for i, system in enumerate(order)
+        if i > 0
+    }
+    found = {
+        "comparisons": compare.comparisons(benchmark, results, against, metrics, judge),
+        "means": compare.means(benchmark, results, metrics),
+        "gaps": [],
+    }
+    if ceiling and "raw" in results:
+        found["gaps"] = compare.gap_closed(benchmark, results, ceiling, metrics[0])
+    return found

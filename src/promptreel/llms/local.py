@@ -1,0 +1,84 @@
+"""A chat model in this process, through transformers, with LoRA adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from promptreel.store.files import fingerprint
+from promptreel.types import Failure, Message, Sampling
+
+
+class LocalLLM:
+    """Any causal language model with a chat template, by path or hub id.
+
+    ``adapter`` is a LoRA adapter, by path or hub id. ``dtype`` is a torch dtype by name or ``auto``;
+    ``device`` defaults to the first GPU, or the CPU. ``quantization`` goes to
+    ``transformers.BitsAndBytesConfig``. Greedy and sampled replies are deterministic on one machine for the
+    same batch and seed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        adapter: str | None = None,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        quantization: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.adapter, self.revision = str(model), adapter, revision
+        self.dtype, self.quantization = dtype, quantization
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.fingerprint = fingerprint(
+            "local", self.model, adapter, revision=revision, dtype=dtype, quantization=quantization
+        )
+
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        options: dict[str, Any] = {"revision": self.revision} if self.revision else {}
+        tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left", **options)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if self.quantization:
+            from transformers import BitsAndBytesConfig
+
+            options["quantization_config"] = BitsAndBytesConfig(**self.quantization)
+        # Half precision is emulated, and slow, on most processors.
+        dtype = torch.float32 if self.dtype == "auto" and self.device == "cpu" else self.dtype
+        model = AutoModelForCausalLM.from_pretrained(
+            self.model, dtype=dtype, use_safetensors=True, device_map=self.device, **options
+        )
+        if self.adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
+        return model.eval(), tokenizer
+
+    @torch.inference_mode()
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[str | Failure]:
+        model, tokenizer = self._loaded
+        texts = [
+            tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+            for conversation in conversations
+        ]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        torch.manual_seed(sampling.seed)
+        drawing: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature > 0:
+            drawing = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        out = model.generate(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=sampling.max_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            **drawing,
+        )
+        answers = out[:, inputs["input_ids"].shape[1] :]
+        return list(tokenizer.batch_decode(answers, skip_special_tokens=True))
+
+

@@ -1,0 +1,78 @@
+"""Frames in and out of files: the only place that encodes, decodes or samples them."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from promptreel.errors import RunError, importing
+
+with importing("reading and writing clips"):
+    import av
+
+
+def write_lossless(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Write frames ``(T, H, W, 3)`` uint8 so that they read back bit for bit (FFV1 in Matroska).
+
+    The file appears under its name only when it is complete. The unused alpha plane spares a conversion of
+    every frame, which costs more than the codec does.
+    """
+    alpha = np.full((*frames.shape[:3], 1), 255, np.uint8)
+    pixels = np.concatenate([frames[..., ::-1], alpha], axis=-1)
+    _write(path, pixels, "bgra", fps, codec="ffv1", coded="bgra", format="matroska")
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float, scale: int = 1) -> None:
+    """Write an H.264 video for people to look at, enlarged ``scale`` times without smoothing."""
+    large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    large = large[:, : large.shape[1] // 2 * 2, : large.shape[2] // 2 * 2]
+    _write(path, large, "rgb24", fps, "libx264", "yuv420p", "mp4", {"crf": "18"})
+
+
+def _write(
+    path: Path,
+    pixels: np.ndarray,
+    layout: str,
+    fps: float,
+    codec: str,
+    coded: str,
+    format: str,
+    options: dict[str, str] | None = None,
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with av.open(str(temporary), "w", format=format) as container:
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options or {})
+        stream.width, stream.height, stream.pix_fmt = pixels.shape[2], pixels.shape[1], coded
+        stream.thread_count = 1
+        for picture in np.ascontiguousarray(pixels):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=layout)))
+        container.mux(stream.encode(None))
+    temporary.replace(path)
+
+
+def read(path: Path) -> np.ndarray:
+    """All frames of a video ``(T, H, W, 3)`` uint8. Raises ``RunError`` for a damaged file."""
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_count = 1
+            frames = [_rgb(frame) for frame in container.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:
+        raise RunError(f"cannot read the clip {path.name}: {error}; delete it to have it rendered again") from error
+    if not frames:
+        raise RunError(f"the clip {path.name} has no frames; delete it to have it rendered again")
+    return np.stack(frames)
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    if frame.format.name == "bgra":
+        return frame.to_ndarray()[..., 2::-1]
+    return frame.to_ndarray(format="rgb24")
+
+
+def sample(frames: np.ndarray, count: int) -> np.ndarray:
+    """``count`` frames spread evenly from first to last; repeats frames of a clip that has fewer."""
+    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]

@@ -1,0 +1,309 @@
+"""The stages of a run, in order: evolve, SFT, sample, pairs, DPO, evaluate.
+
+A stage reads what earlier stages stored, does its work through the scorer and the desk, and stores what it
+made. A stage that is done is not done again; one that was interrupted goes on where its batches ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptreel import profiles, queries, registry
+from promptreel.config import (
+    DPOStage,
+    EvaluateStage,
+    EvolveStage,
+    PairsStage,
+    QueriesTable,
+    Recipe,
+    SampleStage,
+    SFTStage,
+    WriterTable,
+    same,
+)
+from promptreel.errors import RunError, UnknownName, importing
+from promptreel.evaluation.study import findings, study
+from promptreel.evolution import Candidate, Fixed, winners
+from promptreel.pairs import rule
+from promptreel.resources import locate
+from promptreel.rewriter import Desk, Tried, Writer
+from promptreel.scoring import Report, Scored, Scorer, total
+from promptreel.store import Run
+from promptreel.types import Component, Query, Sampling, content_seed
+
+
+def silent(what: str, done: int, whole: int) -> None:
+    """Reports nothing."""
+
+
+class Pipeline:
+    """One recipe at work in one run directory."""
+
+    def __init__(self, recipe: Recipe, run: Run, report: Report = silent) -> None:
+        self.recipe, self.run, self.report = recipe, run, report
+        self.profile = profiles.load(recipe.profile)
+        self.count_tokens = profiles.token_counter(recipe.profile)
+        self.engine = registry.build(recipe.engine.component("engine"))
+        generator = recipe.generator.component("generator")
+        generator = Component("generator", generator.name, {"profile": recipe.profile, **generator.options})
+        self.scorer = Scorer(run, self.engine, generator, recipe.judge.component("judge"), report)
+        self.desk = Desk(run.database, self.engine)
+        self.rewards = {name: table.component("reward") for name, table in recipe.rewards.items()}
+
+    def execute(self, until: str | None = None) -> dict[str, Any]:
+        """Do every stage that is not done yet, up to and including ``until``; the summary so far."""
+        if until is not None and until not in [stage.name for stage in self.recipe.stage]:
+            raise UnknownName("stage", until, [stage.name for stage in self.recipe.stage])
+        for stage in self.recipe.stage:
+            self.do(stage.name)
+            if stage.name == until:
+                break
+        return self.summary()
+
+    def do(self, name: str) -> None:
+        """Do one stage, unless it is done. Raises ``RunError`` when an input of it is not."""
+        stage = next(stage for stage in self.recipe.stage if stage.name == name)
+        database = self.run.database
+        state, before, _ = database.stage(name) or ("new", 0.0, {})
+        if state == "done":
+            return
+        made = {other.name for other in self.recipe.stage}
+        for needed in stage.inputs:
+            if needed in made and (database.stage(needed) or ("new",))[0] != "done":
+                raise RunError(f"stage {name!r} needs {needed!r}, which is not done: run it first")
+        if self.recipe.threads:
+            with importing("setting threads"):
+                import torch
+
+            torch.set_num_threads(self.recipe.threads)
+        began = time.monotonic()
+        self.scorer.losses.clear()
+        self.desk.losses.clear()
+        database.set_stage(name, stage.kind, "running", before, {})
+        output = self._methods[stage.kind](self, stage)
+        database.set_losses(name, self.scorer.losses + self.desk.losses)
+        database.set_stage(name, stage.kind, "done", before + time.monotonic() - began, output)
+
+    def summary(self) -> dict[str, Any]:
+        """What the run found so far; written as ``summary.json``."""
+        recipe, database = self.recipe, self.run.database
+        stages = {stage.name: database.stage(stage.name) for stage in recipe.stage}
+        evaluations = list(recipe.stages(EvaluateStage))
+        outputs = [found[2] for e in evaluations if (found := stages[e.name]) and found[0] == "done"]
+        summary = {
+            "recipe": recipe.name,
+            "finished": all(found is not None and found[0] == "done" for found in stages.values()),
+            "systems": evaluations[-1].systems if evaluations else [],
+            "ceiling": evaluations[-1].ceiling if evaluations else None,
+            "benchmarks": {name: size for output in outputs for name, size in output["benchmarks"].items()},
+            **{key: [row for o in outputs for row in o[key]] for key in ("comparisons", "means", "gaps")},
+            "stages": {name: found[2] for name, found in stages.items() if found and "comparisons" not in found[2]},
+            "renders": {name: database.renders(name) for name, found in stages.items() if found},
+            "seconds": {name: round(found[1], 1) for name, found in stages.items() if found},
+            "losses": database.losses(),
+        }
+        self.run.write_summary(summary)
+        return summary
+
+    # What stages share
+
+    def queries(self, table: QueriesTable) -> list[Query]:
+        named = {name: registry.find("dataset", name) for name in registry.names("dataset")}
+        found = queries.read(table.source, table.skip, table.take, named)
+        self.run.database.add_queries(found)
+        return found
+
+    def writer(self, name: str) -> Writer:
+        """The teacher, the base student, a further system, or the student that a stage trained."""
+        recipe = self.recipe
+        roles = {"teacher": recipe.teacher, "base": recipe.student, **recipe.systems}
+        if name in roles:
+            return self._writer(roles[name])
+        base = recipe.student.llm.component("llm")
+        options = {key: value for key, value in base.options.items() if key not in ("adapter", "revision")}
+        return self._writer(recipe.student, Component("llm", base.name, {**options, "model": str(self.run.model(name))}))
+
+    def _writer(self, table: WriterTable, llm: Component | None = None) -> Writer:
+        sampling = Sampling(**table.sampling.model_dump(), seed=self.recipe.seed)
+        llm = llm or table.llm.component("llm")
+        return Writer(llm, table.format, sampling, table.batch_size, self.profile.model_dump())
+
+    def seeds(self, origin: str, count: int) -> list[int]:
+        """The noise that all rewrites of all queries of a step share."""
+        return [content_seed(self.recipe.seed, origin, index) for index in range(count)]
+
+    def too_long(self, text: str) -> bool:
+        return self.count_tokens(text) > self.profile.token_limit
+
+    def gate(self, items: Sequence[tuple[Query, str]], origin: str) -> list[str | None]:
+        """Why a rewrite must not be rendered, ``None`` when it may: text only, before anything is paid."""
+        rules = self.recipe.gate
+        reasons: list[str | None] = []
+        for (_, text), verdict in zip(items, self.scorer.judge(items, origin), strict=True):
+            if verdict is None:
+                reasons.append("no verdict")
+            elif self.too_long(text):
+                reasons.append("too long")
+            elif rules.safe and verdict.unsafe:
+                reasons.append("unsafe")
+            else:
+                reasons.append("fidelity" if verdict.fidelity < rules.fidelity else None)
+        return reasons
+
+    def trial(
+        self, items: Sequence[tuple[Query, str]], number: int, blend: str, seeds: Sequence[int], origin: str
+    ) -> dict[Query, list[Candidate]]:
+        """Gate rewrites (generation 0 passes), render and score those that pass."""
+        reasons = self.gate(items, origin) if number else [None] * len(items)
+        passed = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+        scored = {(s.query, s.text): s for s in self.scorer.score(passed, seeds, self.rewards, origin)}
+        results: dict[Query, list[Candidate]] = {}
+        for (query, text), reason in zip(items, reasons, strict=True):
+            dimensions = scored[query, text].dimensions if reason is None else {}
+            value = total(dimensions, self.recipe.blends[blend].weights) if reason is None else None
+            results.setdefault(query, []).append(Candidate(text, number, value, dimensions, reason))
+        return results
+
+    def keep(self, stage: str, tried: Mapping[Query, Sequence[Candidate]]) -> dict[str, int]:
+        """Store the candidates of a stage; how many the gate stopped, by reason."""
+        rows = [
+            {
+                "query": query.id,
+                "rewrite": candidate.text,
+                "round": candidate.round,
+                "total": candidate.total,
+                "dropped": candidate.dropped,
+                "dimensions": dict(candidate.dimensions),
+            }
+            for query, candidates in tried.items()
+            for candidate in candidates
+        ]
+        self.run.database.add_rewrites(stage, rows)
+        return dict(Counter(c.dropped for found in tried.values() for c in found if c.dropped))
+
+    def kept(self, stage: str) -> dict[Query, list[Candidate]]:
+        """The candidates that a stage stored, by query, in order."""
+        tried: dict[Query, list[Candidate]] = {}
+        for query, row in self.run.database.rewrites(stage):
+            candidate = Candidate(row.rewrite, row.round, row.total, row.dimensions or {}, row.dropped)
+            tried.setdefault(query, []).append(candidate)
+        return tried
+
+    # Stages
+
+    def evolve(self, stage: EvolveStage) -> dict[str, Any]:
+        """Let the teacher improve the prompt of every query, round after round, by reward."""
+        search = Fixed(self.queries(stage.queries), stage.rounds, stage.children, stage.context)
+        seeds = self.seeds(stage.name, stage.seeds)
+        search.tell(self.trial(search.start(), 0, stage.blend, seeds, f"{stage.name}/0"))
+        best = [search.mean_best()]
+        teacher = self.writer("teacher")
+        while asks := search.ask():
+            origin = f"{stage.name}/{search.round + 1}"
+            conversations, owners = [], []
+            for ask in asks:
+                history = [Tried(c.text, c.total or 0.0, c.dimensions) for c in ask.history]
+                conversations += [teacher.ask("propose", query=ask.query.text, history=history)] * ask.children
+                owners += [ask.query] * ask.children
+            proposed = zip(owners, self.desk.rewrites(teacher, conversations, origin), strict=True)
+            fresh = list(dict.fromkeys((q, text) for q, text in proposed if text and search.fresh(q, text)))
+            search.tell(self.trial(fresh, search.round + 1, stage.blend, seeds, origin))
+            best.append(search.mean_best())
+        return {"best_by_round": best, "dropped": self.keep(stage.name, search.tried)}
+
+    def sft(self, stage: SFTStage) -> dict[str, Any]:
+        """Teach the student the best rewrite of each query."""
+        with importing("training"):
+            from promptreel.training.sft import sft
+
+        evolved = next(s for s in self.recipe.stages(EvolveStage) if s.name == stage.data)
+        tried = self.kept(stage.data)
+        best = winners(tried, self.recipe.blends[evolved.blend].floors, stage.margin)
+        if not best:
+            raise RunError(f"no rewrite of {stage.data!r} beats its query: {stage.name!r} has nothing to learn")
+        examples = [(query, candidate.text) for query, candidate in best.items()]
+        return {"queries": len(tried), "examples": len(examples), **self._train(sft, stage, examples)}
+
+    def sample(self, stage: SampleStage) -> dict[str, Any]:
+        """Draw candidates from a student, gate, render and score them."""
+        writer = self.writer(stage.student)
+        if stage.sampling:
+            sampling = Sampling(**stage.sampling.model_dump(), seed=self.recipe.seed)
+            writer = Writer(writer.llm, writer.format, sampling, writer.batch_size, writer.profile)
+        found = self.queries(stage.queries)
+        asked = [query for query in found for _ in range(stage.candidates)]
+        texts = self.desk.rewrite(writer, asked, stage.name)
+        items = list(dict.fromkeys((q, text) for q, text in zip(asked, texts, strict=True) if text))
+        tried = self.trial(items, 1, stage.blend, self.seeds(stage.name, stage.seeds), stage.name)
+        return {"candidates": len(items), "dropped": self.keep(stage.name, tried)}
+
+    def pairs(self, stage: PairsStage) -> dict[str, Any]:
+        """Turn scored candidates into preferences."""
+        sampled = next(s for s in self.recipe.stages(SampleStage) if s.name == stage.samples)
+        samples = {
+            query: [(Scored(query, c.text, c.dimensions, ()), c.total) for c in tried if c.total is not None]
+            for query, tried in self.kept(stage.samples).items()
+        }
+        drops: Counter[str] = Counter()
+        options = {"floors": self.recipe.blends[sampled.blend].floors, **(stage.rule.model_extra or {})}
+        made = rule(stage.rule.name)(samples, drops, **options)
+        self.run.database.add_pairs(stage.name, made)
+        return {"pairs": len(made), "queries": len(samples), "dropped": dict(drops)}
+
+    def dpo(self, stage: DPOStage) -> dict[str, Any]:
+        """Teach the student to prefer."""
+        with importing("training"):
+            from promptreel.training.dpo import dpo
+
+        pairs = [pair for name in stage.pairs for pair in self.run.database.pairs(name)]
+        if not pairs:
+            raise RunError(f"no pairs in {', '.join(stage.pairs)}: {stage.name!r} has nothing to learn")
+        return {"pairs": len(pairs), **self._train(dpo, stage, pairs)}
+
+    def _train(self, method: Callable[..., dict[str, float]], stage: SFTStage | DPOStage, data: Any) -> dict[str, Any]:
+        from promptreel.training.progress import StepReport
+
+        writer = self.writer(stage.student)
+        student = (locate(writer.llm.options["model"]), locate(writer.llm.options.get("adapter")))
+        callbacks = [StepReport(self.report, stage.name)]
+        with self.run.publishing(stage.name) as out:
+            return method(student, writer, data, out, self.recipe.seed, stage.trainer, stage.lora, callbacks)
+
+    def evaluate(self, stage: EvaluateStage) -> dict[str, Any]:
+        """Compare the systems on every benchmark."""
+        output: dict[str, Any] = {"benchmarks": {}, "comparisons": [], "means": [], "gaps": []}
+        names = [*stage.systems, *([stage.ceiling] if stage.ceiling else [])]
+        systems = {name: None if name == "raw" else self.writer(name) for name in names}
+        judge = stage.judge.component("reward")
+        for name, benchmark in stage.benchmarks.items():
+            found = self.queries(benchmark.queries)
+            seeds = self.seeds(f"{stage.name}/{name}", benchmark.seeds)
+            origin = f"{stage.name}/{name}"
+            results = study(found, systems, seeds, self.scorer, self.desk, judge, self.too_long, origin)
+            part = findings(name, results, stage.metrics, judge.name, stage.baselines, stage.ceiling)
+            for key, rows in part.items():
+                output[key] += rows
+            output["benchmarks"][name] = {"queries": len(found), "seeds": benchmark.seeds}
+        return output
+
+    _methods: dict[str, Callable[..., dict[str, Any]]] = {
+        "evolve": evolve, "sft": sft, "sample": sample, "pairs": pairs, "dpo": dpo, "evaluate": evaluate,
+    }  # fmt: skip
+
+
+def run(recipe: Recipe, given: str, directory: Path, report: Report = silent, until: str | None = None) -> dict[str, Any]:
+    """Begin a run of a recipe in a directory, or go on with it; its summary.
+
+    Raises ``RunError`` when the directory holds a run of another recipe.
+    """
+    with Run(directory) as opened:
+        begun = opened.recipe()
+        if begun is None:
+            opened.write_recipe(given, recipe.resolved())
+        elif not same(begun, recipe.resolved()):
+            raise RunError(f"{directory} holds a run of another recipe; choose another --out, or run its recipe.toml")
+        return Pipeline(recipe, opened, report).execute(until)

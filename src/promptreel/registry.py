@@ -1,0 +1,78 @@
+"""Names of components: (kind, name) to ``module:Class``, imported only when one is used.
+
+Other packages add theirs under the entry-point group ``promptreel.<kind>s`` (``promptreel.generators``,
+``promptreel.llms``, ``promptreel.rewards``, ``promptreel.judges``, ``promptreel.engines``,
+``promptreel.datasets``): the entry's
+name is the component's name and its value the same ``module:Class``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from promptreel.errors import RecipeError, UnknownName, did_you_mean, importing
+from promptreel.resources import locate
+from promptreel.types import Component
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "llm": {
+        "local": "promptreel.llms.local:LocalLLM",
+        "tiny-canonical": "promptreel.tiny.judges:CanonicalLLM",
+    },
+    "generator": {"diffusers": "promptreel.generators.diffusers:DiffusersGenerator"},
+    "reward": {
+        "pixels": "promptreel.rewards.pixels:Pixels",
+        "xclip": "promptreel.rewards.video:XCLIP",
+        "tiny-oracle": "promptreel.tiny.judges:OracleReward",
+    },
+    "judge": {"tiny-oracle": "promptreel.tiny.judges:OracleJudge"},
+    "engine": {"local": "promptreel.engine.local:LocalEngine"},
+    "dataset": {
+        "tiny-train": "promptreel.tiny.datasets:train",
+        "tiny-dev": "promptreel.tiny.datasets:dev",
+        "tiny-test": "promptreel.tiny.datasets:test",
+        "tiny-ood": "promptreel.tiny.datasets:ood",
+    },
+}
+def names(kind: str) -> dict[str, str]:
+    """All components of a kind, built in and plugged in: name to ``module:Class``."""
+    plugged = {entry.name: entry.value for entry in entry_points(group=f"promptreel.{kind}s")}
+    return {**plugged, **BUILT_IN[kind]}
+
+
+def find(kind: str, name: str) -> type:
+    """The class of a component.
+
+    Raises ``UnknownName`` with the nearest name, or ``MissingExtra`` with the line to type.
+    """
+    known = names(kind)
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    module, _, attribute = known[name].partition(":")
+    with importing(f"{kind} {name!r}"):
+        return getattr(import_module(module), attribute)
+
+
+def check(component: Component) -> None:
+    """Raise for an unknown name, and for an option the component does not take or needs and lacks."""
+    kind, name = component.kind, component.name
+    parameters = inspect.signature(find(kind, name)).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in component.options:
+            if option not in parameters:
+                raise RecipeError(f"{kind} {name!r} has no option {option!r}{did_you_mean(option, parameters)}")
+    for option, parameter in parameters.items():
+        variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.default is parameter.empty and not variable and option not in component.options:
+            raise RecipeError(f"{kind} {name!r} needs the option {option!r}")
+
+
+def build(component: Component) -> Any:
+    """Construct a component. It loads its weights on first use, so its fingerprint is cheap to learn."""
+    check(component)
+    options = {key: locate(value) for key, value in component.options.items()}
+    with importing(f"{component.kind} {component.name!r}"):
+        return find(component.kind, component.name)(**options)

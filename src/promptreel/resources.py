@@ -1,0 +1,16 @@
+"""Files that come with installed packages."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+
+def locate(value: Any) -> Any:
+    """Resolve ``package:module/path`` to the file in that installed package; other values stay."""
+    if isinstance(value, dict):
+        return {key: locate(item) for key, item in value.items()}
+    if isinstance(value, str) and value.startswith("package:"):
+        module, _, inside = value.removeprefix("package:").partition("/")
+        return str(resources.files(module) / inside)
+    return value

@@ -1,0 +1,7 @@
+"""What was done and paid for: the run database, the clip cache and the run directory."""
+
+from promptreel.store.clips import ClipCache
+from promptreel.store.database import Database
+from promptreel.store.run import Run, StageState
+
+__all__ = ["ClipCache", "Database", "Run", "StageState"]

@@ -1,0 +1,344 @@
+"""The run database: tables, migrations and the few questions asked of them.
+
+Everything is keyed by content id. Rows carry their *origin*, the step of the run that made them
+(``evolve/2``): a step plans its batches without what earlier steps have, and with everything of its own,
+so that a resumed run computes the very same batches as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import OperationalError
+
+from promptreel.errors import RunError
+from promptreel.types import Failure, Pair, Query, RenderRequest, Scores, Verdict
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", Text, nullable=False))
+queries = Table(
+    "queries",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("negative", Text, nullable=False),
+)
+clips = Table(
+    "clips",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("generator", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("negative", Text, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("fps", Float),
+    Column("failure", String, doc="Reason, when there is no clip; null when there is one."),
+    Column("detail", Text),
+    Column("origin", String, nullable=False, index=True),
+)
+scores = Table(
+    "scores",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("clip", String(64), nullable=False, index=True),
+    Column("query", String(64), nullable=False, index=True),
+    Column("reward", Text, nullable=False),
+    Column("dimensions", JSON, nullable=False, doc="Dimension to value; null where missing."),
+    Column("origin", String, nullable=False, index=True),
+)
+replies = Table(
+    "replies",
+    metadata,
+    Column("id", String(64), primary_key=True, doc="Of the whole batch: model, conversations, sampling."),
+    Column("llm", Text, nullable=False),
+    Column("replies", JSON, nullable=False),
+    Column("origin", String, nullable=False, index=True),
+)
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("judge", Text, nullable=False),
+    Column("query", String(64), nullable=False, index=True),
+    Column("rewrite", Text, nullable=False),
+    Column("verdict", JSON, doc="Null when the judge could not tell."),
+    Column("origin", String, nullable=False, index=True),
+)
+rewrites = Table(
+    "rewrites",
+    metadata,
+    Column("stage", String, primary_key=True),
+    Column("query", String(64), primary_key=True),
+    Column("rewrite", Text, primary_key=True),
+    Column("position", Integer, nullable=False, doc="Order within the stage."),
+    Column("round", Integer, nullable=False),
+    Column("total", Float, doc="The stage's blend of its scores; null when it was not rendered."),
+    Column("dropped", String, doc="Why it went no further; null when it did."),
+    Column("dimensions", JSON),
+)
+pairs = Table(
+    "pairs",
+    metadata,
+    Column("stage", String, primary_key=True),
+    Column("query", String(64), primary_key=True),
+    Column("chosen", Text, primary_key=True),
+    Column("rejected", Text, primary_key=True),
+    Column("position", Integer, nullable=False, doc="Order within the stage."),
+    Column("rule", String, nullable=False),
+    Column("margin", Float, nullable=False),
+)
+stages = Table(
+    "stages",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("state", String, nullable=False, doc="running or done"),
+    Column("seconds", Float, nullable=False),
+    Column("output", JSON, nullable=False),
+)
+losses = Table(
+    "losses",
+    metadata,
+    Column("origin", String, primary_key=True),
+    Column("reason", String, primary_key=True),
+    Column("count", Integer, nullable=False),
+)
+
+MIGRATIONS: list[Callable[[Connection], None]] = [metadata.create_all]
+"""Numbered from 1, in order, append-only: the first creates the tables."""
+
+
+class Database:
+    """One database, SQLite in a run directory or any other by URL."""
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = create_engine(url, json_serializer=_compact)
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _wal)
+        try:
+            self._migrate()
+        except OperationalError as error:
+            raise RunError(f"cannot open the run database: {error.orig}") from error
+
+    def _migrate(self) -> None:
+        with self.engine.begin() as connection:
+            version = 0
+            if inspect(connection).has_table("meta"):
+                stored = connection.scalar(select(meta.c.value).where(meta.c.key == "version"))
+                version = int(stored or 0)
+            if version > len(MIGRATIONS):
+                raise RunError(
+                    f"the run database has version {version}, this promptreel knows up to {len(MIGRATIONS)}: "
+                    "use the newer promptreel that made it"
+                )
+            for migration in MIGRATIONS[version:]:
+                migration(connection)
+            if version < len(MIGRATIONS):
+                self._insert(connection, meta, [{"key": "version", "value": str(len(MIGRATIONS))}], replace=True)
+
+    def _insert(
+        self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], replace: bool = False
+    ) -> None:
+        """Insert rows; a row whose key is there already is kept, or replaced if asked."""
+        if not rows:
+            return
+        if self.engine.dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import insert as insert_postgres
+
+            statement = insert_postgres(table)
+        else:
+            from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+            statement = insert_sqlite(table)  # type: ignore[assignment]
+        keys = [column.name for column in table.primary_key]
+        if replace:
+            changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+            connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+        else:
+            connection.execute(statement.on_conflict_do_nothing(), rows)
+
+    def add(self, table: Table, rows: Sequence[Mapping[str, Any]], replace: bool = False) -> None:
+        """Insert rows in one transaction."""
+        with self.engine.begin() as connection:
+            self._insert(connection, table, rows, replace)
+
+    # Queries
+
+    def add_queries(self, items: Iterable[Query]) -> None:
+        self.add(queries, [{"id": q.id, "text": q.text, "negative": q.negative} for q in items])
+
+    def query_texts(self) -> dict[str, Query]:
+        with self.engine.connect() as connection:
+            return {row.id: Query(row.text, row.negative) for row in connection.execute(select(queries))}
+
+    # Clips
+
+    def clips(self, ids: Iterable[str]) -> dict[str, tuple[str, Failure | None, float]]:
+        """Origin, failure and fps of each of the clips that is stored."""
+        return {
+            row.id: (row.origin, Failure(row.failure, row.detail or "") if row.failure else None, row.fps or 0.0)
+            for row in self._among(clips, clips.c.id, ids)
+        }
+
+    def add_clips(
+        self,
+        generator: str,
+        results: Sequence[tuple[RenderRequest, float | Failure]],
+        origin: str,
+    ) -> None:
+        """Store what a batch of renders gave: the fps of each clip, or its failure."""
+        rows = []
+        for request, result in results:
+            failed = isinstance(result, Failure)
+            rows.append(
+                {
+                    "id": request.clip_id(generator),
+                    "generator": generator,
+                    "prompt": request.prompt,
+                    "negative": request.negative,
+                    "seed": request.seed,
+                    "fps": None if failed else result,
+                    "failure": result.reason if failed else None,
+                    "detail": result.detail if failed else None,
+                    "origin": origin,
+                }
+            )
+        self.add(clips, rows)
+
+    # Scores
+
+    def scores(self, ids: Iterable[str]) -> dict[str, tuple[str, Scores]]:
+        """Origin and dimensions of each of the scores that is stored."""
+        return {row.id: (row.origin, row.dimensions) for row in self._among(scores, scores.c.id, ids)}
+
+    # Replies
+
+    def reply_batch(self, batch: str) -> list[str | Failure] | None:
+        with self.engine.connect() as connection:
+            stored = connection.scalar(select(replies.c.replies).where(replies.c.id == batch))
+        if stored is None:
+            return None
+        return [entry if isinstance(entry, str) else Failure(*entry) for entry in stored]
+
+    def add_reply_batch(self, batch: str, llm: str, answers: Sequence[str | Failure], origin: str) -> None:
+        entries = [a if isinstance(a, str) else [a.reason, a.detail] for a in answers]
+        self.add(replies, [{"id": batch, "llm": llm, "replies": entries, "origin": origin}])
+
+    # Verdicts
+
+    def verdicts(self, ids: Iterable[str]) -> dict[str, tuple[str, Verdict | None]]:
+        return {
+            row.id: (row.origin, None if row.verdict is None else Verdict.from_json(row.verdict))
+            for row in self._among(verdicts, verdicts.c.id, ids)
+        }
+
+    # What stages made
+
+    def add_rewrites(self, stage: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Store the candidates of a stage, in order: query id, rewrite, round, total, dropped, dimensions."""
+        numbered = [{"stage": stage, "position": position, **row} for position, row in enumerate(rows)]
+        self.add(rewrites, numbered)
+
+    def rewrites(self, stage: str) -> list[tuple[Query, Any]]:
+        """The candidates of a stage, in order, each with its query."""
+        texts = self.query_texts()
+        statement = select(rewrites).where(rewrites.c.stage == stage).order_by(rewrites.c.position)
+        with self.engine.connect() as connection:
+            return [(texts[row.query], row) for row in connection.execute(statement)]
+
+    def add_pairs(self, stage: str, made: Sequence[Pair]) -> None:
+        rows = [
+            {
+                "stage": stage,
+                "position": position,
+                "query": pair.query.id,
+                "chosen": pair.chosen,
+                "rejected": pair.rejected,
+                "rule": pair.rule,
+                "margin": pair.margin,
+            }
+            for position, pair in enumerate(made)
+        ]
+        self.add(pairs, rows)
+
+    def pairs(self, stage: str) -> list[Pair]:
+        """The pairs of a stage, in order."""
+        texts = self.query_texts()
+        statement = select(pairs).where(pairs.c.stage == stage).order_by(pairs.c.position)
+        with self.engine.connect() as connection:
+            return [
+                Pair(texts[row.query], row.chosen, row.rejected, row.rule, row.margin)
+                for row in connection.execute(statement)
+            ]
+
+    # Stages and losses
+
+    def stage(self, name: str) -> tuple[str, float, dict[str, Any]] | None:
+        """State, seconds and output of a stage that was begun."""
+        with self.engine.connect() as connection:
+            row = connection.execute(select(stages).where(stages.c.name == name)).first()
+        return None if row is None else (row.state, row.seconds, row.output)
+
+    def set_stage(self, name: str, kind: str, state: str, seconds: float, output: Mapping[str, Any]) -> None:
+        row = {"name": name, "kind": kind, "state": state, "seconds": seconds, "output": dict(output)}
+        self.add(stages, [row], replace=True)
+
+    def set_losses(self, origin: str, counts: Mapping[str, int]) -> None:
+        """Record what a step lost; recording the same step again replaces its counts."""
+        rows = [{"origin": origin, "reason": reason, "count": count} for reason, count in counts.items() if count]
+        self.add(losses, rows, replace=True)
+
+    def losses(self) -> dict[str, int]:
+        """Everything lost, by reason."""
+        statement = select(losses.c.reason, func.sum(losses.c.count)).group_by(losses.c.reason)
+        with self.engine.connect() as connection:
+            return {reason: int(count) for reason, count in connection.execute(statement.order_by(losses.c.reason))}
+
+    def renders(self, prefix: str) -> int:
+        """How many clips the steps whose origin starts with ``prefix`` paid for."""
+        statement = select(func.count()).where(clips.c.failure.is_(None), clips.c.origin.startswith(prefix))
+        with self.engine.connect() as connection:
+            return int(connection.scalar(statement) or 0)
+
+    def _among(self, table: Table, column: Any, values: Iterable[str]) -> list[Any]:
+        wanted = list(dict.fromkeys(values))
+        rows: list[Any] = []
+        with self.engine.connect() as connection:
+            for at in range(0, len(wanted), 500):
+                rows += connection.execute(select(table).where(column.in_(wanted[at : at + 500]))).all()
+        return rows
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _wal(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.close()

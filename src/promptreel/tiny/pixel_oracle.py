@@ -1,0 +1,283 @@
+"""The pixel oracle: reads the facts of a scene off the frames.
+
+It knows how the world draws, and nothing about models: the background is the template that fits best, the
+shape is what stands out from it, its colour the nearest of the palette, its outline the nearest of the
+turned and scaled outlines, its motion the line through its positions, radii or turns. What cannot be read
+with confidence is left unread, so that mush is not rewarded for landing on the right side of a boundary.
+
+The oracle is the judge of evaluations and never a reward of training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy import ndimage
+
+from promptreel.tiny.world import (
+    BACKGROUNDS,
+    COLOURS,
+    DIRECTIONS,
+    GROWTH,
+    PATTERNS,
+    SHAPES,
+    SIZE,
+    SIZES,
+    TRAVEL,
+    TURN,
+    backdrop,
+    shape_distance,
+)
+
+GRID = 24
+"""Side of the normalised outline images that shapes are compared in."""
+EXTENT = 1.5
+"""Half the side of a normalised outline image, in radii of a disc of the same area."""
+TURNS = np.arange(0, 360, 10)
+"""Degrees at which outlines are compared."""
+BLURS = (0.03, 0.12, 0.22)
+"""Blurs, in radii, at which outlines are compared."""
+SYMMETRY = {"circle": 360, "ring": 360, "square": 90, "cross": 90, "triangle": 120, "star": 72}
+"""Degrees after which a shape looks the same."""
+
+MAX_BACKGROUND_ERROR = 26.0
+"""Mean absolute difference (0..255) to the best background template above which none is read."""
+MAX_COLOUR_ERROR = 80.0
+"""Distance in RGB (0..441) to the nearest colour of the palette above which none is read."""
+MAX_OUTLINE_ERROR = 0.16
+"""Mean squared difference (0..1) to the best outline above which no shape is read."""
+MIN_AREA = 25.0
+"""Pixels of the shape at mid-clip below which nothing is there."""
+MIN_SHIFT, MIN_GROWTH, MIN_TURN = 6.0, 1.22, 25.0
+"""Pixels, ratio of radii and degrees over the clip from which a shape counts as moving."""
+MIN_EDGE, MAX_FLICKER, MAX_GRAIN = 0.30, 0.05, 5.0
+"""A clip is sharp and steady when its edges are at least this steep (share of the contrast per pixel), its
+brightness changes less than this (standard deviation over frames) and its background is smoother than this
+(standard deviation, 0..255)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the oracle read: attribute to value, ``None`` for what it could not read.
+
+    ``facts`` has every attribute of the world; a clip of one frame has no motion and no speed.
+    """
+
+    facts: dict[str, str | None]
+
+    def agrees(self, attribute: str, value: str) -> bool:
+        return self.facts.get(attribute) == value
+
+
+@cache
+def _outlines() -> tuple[np.ndarray, np.ndarray]:
+    """Normalised outlines ``(6 * 36 * 3, GRID * GRID)`` and areas ``(6,)`` of shapes of radius 1."""
+    fine = 4
+    side = np.linspace(-EXTENT, EXTENT, GRID * fine * 2 + 1)[1::2]
+    pictures, areas = [], []
+    for shape in SHAPES:
+        x, y = np.meshgrid(*[np.linspace(-1.6, 1.6, 401)] * 2)
+        body, mark = shape_distance(shape, x, y)
+        area = float(((body < 0) & (mark > 0)).mean() * 3.2**2)
+        unit = np.sqrt(area / np.pi)
+        x, y = np.meshgrid(side * unit, side * unit)
+        rows = []
+        for turn in np.deg2rad(TURNS):
+            body, mark = shape_distance(
+                shape, np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
+            )
+            solid = ((body < 0) & (mark > 0)).astype(float)
+            centre = ndimage.center_of_mass(solid)
+            solid = ndimage.shift(solid, (GRID * fine - 1) / 2 - np.array(centre), order=1)
+            for blur in BLURS:
+                soft = ndimage.gaussian_filter(solid, blur * GRID * fine / (2 * EXTENT))
+                rows.append(soft.reshape(GRID, fine, GRID, fine).mean((1, 3)).ravel())
+        pictures.append(rows)
+        areas.append(area)
+    return np.array(pictures).reshape(len(SHAPES) * len(TURNS) * len(BLURS), -1), np.array(areas)
+
+
+@cache
+def _backdrops() -> tuple[list[tuple[str, str]], np.ndarray]:
+    names = [(background, pattern) for background in BACKGROUNDS for pattern in PATTERNS]
+    return names, np.stack([backdrop(*name) for name in names])
+
+
+def _normalise(cover: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray:
+    """The shape's cover map moved to the centre and scaled to the area of the outlines."""
+    unit = np.sqrt(area / np.pi)
+    offsets = (np.arange(GRID) + 0.5) / GRID * 2 * EXTENT - EXTENT
+    coordinates = np.meshgrid(centre[0] + offsets * unit, centre[1] + offsets * unit, indexing="ij")
+    return ndimage.map_coordinates(cover, coordinates, order=1, mode="constant").ravel()
+
+
+def _steepness(cover: np.ndarray) -> float:
+    """How steep the edges of a cover map are, as the share of full contrast per pixel."""
+    slope = np.hypot(ndimage.sobel(cover, 0), ndimage.sobel(cover, 1)) / 8
+    band = (cover > 0.2) & (cover < 0.8)
+    return float(np.median(slope[band])) if band.sum() >= 4 else float(slope.max())
+
+
+def read(frames: np.ndarray) -> Reading:
+    """Read a clip ``(T, 64, 64, 3)`` uint8; T is 9, or 1 for an image.
+
+    Raises ``ValueError`` for another size: the oracle reads clips of the tiny world only.
+    """
+    if frames.ndim != 4 or frames.shape[1:] != (SIZE, SIZE, 3):
+        raise ValueError(f"the oracle reads clips of shape (T, {SIZE}, {SIZE}, 3), got {frames.shape}")
+    facts: dict[str, str | None] = dict.fromkeys(
+        ("shape", "colour", "size", "motion", "speed", "background", "pattern", "quality")
+    )
+    clip = frames.astype(float)
+    name, gains, error = _background(clip)
+    if error > MAX_BACKGROUND_ERROR:
+        return Reading(facts)
+    facts["background"], facts["pattern"] = name
+    flat = clip / gains[:, None, None, None]
+    behind = backdrop(*name)
+    still = np.median(flat, axis=0)
+    behind = np.where(np.abs(still - behind).sum(-1, keepdims=True) < 60, still, behind)
+    away = np.linalg.norm(flat - behind, axis=-1)
+    solid = away > max(0.5 * np.percentile(away, 99.5), 40)
+    solid = ndimage.binary_erosion(solid, np.ones((1, 2, 2)))
+    if solid.sum() < MIN_AREA:
+        return Reading(facts)
+    painted = flat[solid]
+    palette = np.array(list(COLOURS.values()), dtype=float)
+    distances = np.linalg.norm(painted[:, None] - palette, axis=-1)
+    votes = np.bincount(distances.argmin(1), minlength=len(palette))
+    chosen = int(votes.argmax())
+    colour = np.median(painted[distances.argmin(1) == chosen], axis=0)
+    if np.linalg.norm(colour - palette[chosen]) <= MAX_COLOUR_ERROR:
+        facts["colour"] = list(COLOURS)[chosen]
+
+    # 1 where a pixel has the shape's colour, 0 from the distance of the background on: along an edge this is
+    # the share of the shape, and a dark mark is not taken for shape on a bright background.
+    contrast = np.maximum(np.linalg.norm(colour - behind, axis=-1), 1)
+    cover = np.clip(1 - np.linalg.norm(flat - colour, axis=-1) / contrast, 0, 1)
+    cover[cover < 0.25] = 0
+    cover = np.stack([_largest(frame) for frame in cover])
+    area = cover.sum((1, 2))
+    present = area >= MIN_AREA / 2
+    middle = len(clip) // 2
+    if present.mean() < 0.75 or area[middle] < MIN_AREA:
+        return Reading(facts)
+    index = np.flatnonzero(present)
+    centres = np.array([ndimage.center_of_mass(cover[i]) for i in index])
+
+    outlines, unit_areas = _outlines()
+    seen = np.stack([_normalise(cover[i], centre, area[i]) for i, centre in zip(index, centres, strict=True)])
+    mismatch = (seen**2).mean(1)[:, None] + (outlines**2).mean(1) - 2 * seen @ outlines.T / seen.shape[1]
+    mismatch = mismatch.reshape(len(index), len(SHAPES), len(TURNS), len(BLURS)).min(3)
+    per_shape = mismatch.min(2).mean(0)
+    which = int(per_shape.argmin())
+    shape = SHAPES[which]
+    if per_shape[which] <= MAX_OUTLINE_ERROR:
+        facts["shape"] = shape
+    radii = np.sqrt(area[index] / unit_areas[which])
+    at_middle = float(np.median(radii[np.abs(index - middle) <= 1]))
+    facts["size"] = min(SIZES, key=lambda name: abs(np.log(at_middle / SIZES[name])))
+
+    edge = float(np.median([_steepness(cover[i]) for i in index]))
+    flicker, grain = _unsteadiness(clip, cover, backdrop(*name))
+    good = edge >= MIN_EDGE and flicker <= MAX_FLICKER and grain <= MAX_GRAIN
+    facts["quality"] = "sharp" if good else "poor"
+    facts["_"]=(round(edge,2),round(flicker,3),round(grain,1))
+    if len(clip) > 1 and len(index) >= 5:
+        turns = _turns(mismatch[:, which], SYMMETRY[shape])
+        facts["motion"], facts["speed"] = _motion(index / (len(clip) - 1), centres, radii, turns)
+    return Reading(facts)
+
+
+_BORDER = np.ones((SIZE, SIZE), dtype=bool)
+_BORDER[8:-8, 8:-8] = False
+
+
+def _background(clip: np.ndarray) -> tuple[tuple[str, str], np.ndarray, float]:
+    """The best background, the brightness of each frame relative to it ``(T,)``, and the mean error.
+
+    Brightness is fitted on the border, where the shape seldom is, and drawn towards 1 so that a dark
+    background cannot be explained by dimming a bright one.
+    """
+    names, templates = _backdrops()
+    border = clip[:, _BORDER].reshape(len(clip), -1)
+    expected = templates[:, _BORDER].reshape(len(names), -1)
+    weight = 0.02 * 128.0**2 * expected.shape[1]
+    gains = (border @ expected.T + weight) / ((expected**2).sum(1) + weight)
+    gains = np.clip(gains, 0.6, 1.5)
+    errors = [
+        np.minimum(np.abs(border / gains[:, i, None] - expected[i]), 60).mean() for i in range(len(names))
+    ]
+    best = int(np.argmin(errors))
+    return names[best], gains[:, best], float(errors[best])
+
+
+def _unsteadiness(clip: np.ndarray, cover: np.ndarray, behind: np.ndarray) -> tuple[float, float]:
+    """Relative change of brightness over the frames, and grain (0..255), both away from the shape."""
+    levels, grains = [], []
+    for frame, shape in zip(clip, cover, strict=True):
+        bare = ~ndimage.binary_dilation(shape > 0.1, iterations=3)
+        if bare.sum() < SIZE:
+            continue
+        gray, expected = frame.mean(-1), behind.mean(-1)
+        levels.append((gray[bare].mean() + 20) / (expected[bare].mean() + 20))
+        fine = gray - expected * (gray[bare].mean() / max(expected[bare].mean(), 1))
+        grains.append((fine - ndimage.uniform_filter(fine, 3))[bare].std())
+    if not levels:
+        return 0.0, 0.0
+    return float(np.std(levels)), float(np.median(grains))
+
+
+def _largest(cover: np.ndarray) -> np.ndarray:
+    labels, count = ndimage.label(cover)
+    if count <= 1:
+        return cover
+    sums = ndimage.sum_labels(cover, labels, range(1, count + 1))
+    return np.where(labels == 1 + int(np.argmax(sums)), cover, 0)
+
+
+def _turns(mismatch: np.ndarray, symmetry: int) -> np.ndarray:
+    """Unwrapped turn in degrees per frame from the mismatch ``(T, 36)`` to the turned outlines."""
+    best = TURNS[mismatch.argmin(1)] % symmetry
+    steps = (np.diff(best) + symmetry / 2) % symmetry - symmetry / 2
+    return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def _slope(at: np.ndarray, values: np.ndarray) -> float:
+    """Change over the whole clip of the line through ``values`` at times 0..1."""
+    return float(np.polyfit(at, values, 1)[0])
+
+
+def _motion(
+    at: np.ndarray, centres: np.ndarray, radii: np.ndarray, turns: np.ndarray
+) -> tuple[str, str | None]:
+    """Motion and speed from positions ``(T, 2)`` as (row, column), radii ``(T,)`` and turns ``(T,)``."""
+    down, right = _slope(at, centres[:, 0]), _slope(at, centres[:, 1])
+    growth = float(np.exp(_slope(at, np.log(radii))))
+    turn = abs(_slope(at, turns))
+    shift = float(np.hypot(down, right))
+    strengths = {
+        "shift": np.log(max(shift, 1e-3) / MIN_SHIFT),
+        "growth": np.log(abs(np.log(growth)) / np.log(MIN_GROWTH) + 1e-9),
+        "turn": np.log(max(turn, 1e-3) / MIN_TURN),
+    }
+    kind = max(("shift", "growth"), key=lambda name: strengths[name])
+    if strengths[kind] < 0:
+        kind = "turn"
+    if strengths[kind] < 0:
+        return "still", None
+    if kind == "shift":
+        name = max(DIRECTIONS, key=lambda key: DIRECTIONS[key][0] * right + DIRECTIONS[key][1] * down)
+        return name, _speed(shift, TRAVEL)
+    if kind == "growth":
+        return ("grow" if growth > 1 else "shrink"), _speed(max(growth, 1 / growth), GROWTH, log=True)
+    return "spin", _speed(turn, TURN)
+
+
+def _speed(amount: float, amounts: dict[str, float], log: bool = False) -> str:
+    slow, fast = amounts["slow"], amounts["fast"]
+    if log:
+        amount, slow, fast = np.log(amount), np.log(slow), np.log(fast)
+    return "slow" if amount < (slow + fast) / 2 else "fast"

@@ -1,0 +1,128 @@
+"""The text oracle: parses a prompt or a query of the tiny world back into its facts.
+
+Words are matched longest first against the lexicon; a word of five letters or more that the world does not
+know is read as the known word one slip of the finger away, if there is exactly one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+
+from promptreel.tiny.wording import LEXICON, ONE_WORD_MOVES, RANKS, UNSAFE
+
+FILLER_WORDS = frozenset(
+    "a an and the of on in at to it is that this with there video clip background backdrop against front "
+    "show please make want could you film imagine short let's see animate image moving moves going goes "
+    "heading heads sliding slides drifting drifts gliding glides traveling travels behind i".split()
+)
+"""Words that state no fact and must not be mistaken for a misspelt one."""
+
+
+@dataclass(frozen=True)
+class Parse:
+    """What a text states.
+
+    ``facts`` maps an attribute to all the different values stated for it, in order of appearance: two
+    values for one attribute are a contradiction. ``unsafe`` lists the unsafe words found.
+    """
+
+    facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unsafe: tuple[str, ...] = ()
+
+    @property
+    def stated(self) -> dict[str, str]:
+        """The facts stated without contradiction."""
+        return {name: values[0] for name, values in self.facts.items() if len(values) == 1}
+
+
+@cache
+def _phrases() -> dict[tuple[str, ...], tuple[str, str]]:
+    """Every phrase as words, with the attribute and value it states."""
+    phrases: dict[tuple[str, ...], tuple[str, str]] = {}
+
+    def add(phrase: str, attribute: str, value: str) -> None:
+        for form in phrase.split("|"):
+            words = tuple(_words(form))
+            if phrases.setdefault(words, (attribute, value)) != (attribute, value):
+                raise ValueError(f"{form!r} would state both {phrases[words]} and {(attribute, value)}")
+
+    for attribute, values in LEXICON.items():
+        for value, entry in values.items():
+            for phrase in entry.of(*RANKS):
+                add(phrase, attribute, value)
+    for moves in ONE_WORD_MOVES.values():
+        for value, verbs in moves.items():
+            for verb in verbs:
+                add(verb, "motion", value)
+    for value, extra in _MORE.items():
+        for phrase in extra:
+            add(phrase, *value)
+    for word in (*UNSAFE["common"], *UNSAFE["rare"]):
+        add(word, "unsafe", word)
+    return phrases
+
+
+_MORE: dict[tuple[str, str], tuple[str, ...]] = {
+    ("quality", "sharp"): ("sharp", "steady", "crisp", "stable"),
+    ("quality", "poor"): ("blurry", "grainy", "flickering", "fuzzy", "noisy", "shaky", "out of focus"),
+    ("speed", "slow"): ("slow",),
+    ("motion", "still"): ("still", "frozen"),
+}
+"""Words of the world that stand alone in tags and fragments."""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower())
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    return frozenset(word for phrase in _phrases() for word in phrase)
+
+
+@cache
+def _corrected(word: str) -> str:
+    """The known word one slip away, or the word itself."""
+    if len(word) < 5 or word in _vocabulary() or word in FILLER_WORDS:
+        return word
+    near = {known for known in _vocabulary() if len(known) >= 5 and _one_slip(word, known)}
+    return near.pop() if len(near) == 1 else word
+
+
+def _one_slip(a: str, b: str) -> bool:
+    """Whether two words differ by one letter left out, doubled, changed or swapped with the next."""
+    if abs(len(a) - len(b)) > 1 or a[0] != b[0]:
+        return False
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    if len(a) == len(b):
+        swapped = a[: start] + a[start + 1 : start + 2] + a[start : start + 1] + a[start + 2 :]
+        return a[start + 1 :] == b[start + 1 :] or swapped == b
+    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
+    return longer[:start] + longer[start + 1 :] == shorter
+
+
+def parse(text: str) -> Parse:
+    """Read the facts and unsafe words of a text; a text of another world has none."""
+    words = [_corrected(word) for word in _words(text)]
+    phrases = _phrases()
+    longest = max(len(phrase) for phrase in phrases)
+    facts: dict[str, list[str]] = {}
+    unsafe: list[str] = []
+    at = 0
+    while at < len(words):
+        for length in range(min(longest, len(words) - at), 0, -1):
+            found = phrases.get(tuple(words[at : at + length]))
+            if found is None:
+                continue
+            attribute, value = found
+            if attribute == "unsafe":
+                unsafe.append(value)
+            elif value not in facts.setdefault(attribute, []):
+                facts[attribute].append(value)
+            at += length
+            break
+        else:
+            at += 1
+    return Parse({name: tuple(values) for name, values in facts.items()}, tuple(unsafe))

@@ -1,0 +1,33 @@
+"""Loading a student to train it, and publishing it as a plain transformers directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_student(path: str, adapter: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and tokenizer to train: in bf16 on a GPU, in float32 on a CPU; an adapter is merged first."""
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def publish(trained: Any, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write the adapter under ``out/adapter`` and the merged model into ``out``.
+
+    The merged directory is what ``from_pretrained``, the next DPO round and vLLM read.
+    """
+    trained.save_pretrained(out / "adapter")
+    trained.merge_and_unload().save_pretrained(out)
+    tokenizer.save_pretrained(out)

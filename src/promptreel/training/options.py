@@ -1,0 +1,44 @@
+"""Options that a recipe passes through to TRL and PEFT, checked before anything loads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import LoraConfig
+
+from promptreel.errors import RecipeError, did_you_mean
+
+OURS = ("output_dir", "seed", "data_seed", "save_strategy", "report_to", "use_cpu", "disable_tqdm")
+"""What a recipe may not set: the run directory and the run's seed decide."""
+
+
+def check(target: type, options: Mapping[str, Any], where: str) -> None:
+    """Raise ``RecipeError`` for an option that the dataclass ``target`` does not have."""
+    known = {field.name for field in dataclasses.fields(target) if field.init} - set(OURS)
+    for name in options:
+        if name not in known:
+            raise RecipeError(f"{where}: {target.__name__} takes no {name!r}{did_you_mean(name, known)}")
+
+
+def trainer_arguments(target: type, options: Mapping[str, Any], out: str, seed: int) -> Any:
+    """An ``SFTConfig`` or ``DPOConfig`` with what a run decides and what the recipe asks for."""
+    gpu = torch.cuda.is_available()
+    defaults: dict[str, Any] = {"bf16": gpu, "gradient_checkpointing": gpu}
+    return target(
+        output_dir=out,
+        seed=seed,
+        data_seed=seed,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=not gpu,
+        disable_tqdm=True,
+        **{**defaults, **options},
+    )
+
+
+def lora_config(options: Mapping[str, Any]) -> LoraConfig:
+    """LoRA on all linear layers unless the recipe says otherwise."""
+    return LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", **options})

@@ -1,0 +1,20 @@
+"""Reporting the steps of a TRL trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class StepReport(TrainerCallback):
+    """Calls ``report(what, steps done, steps in all)`` after every optimiser step."""
+
+    def __init__(self, report: Callable[[str, int, int], None], what: str) -> None:
+        self.report, self.what = report, what
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.report(self.what, state.global_step, state.max_steps)

@@ -1,0 +1,163 @@
+"""The nouns: frozen, without I/O, identified by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+import numpy as np
+
+
+def content_id(*parts: Any) -> str:
+    """The sha256, in hex, of what the parts are: strings, numbers, ``None``, lists and mappings of these."""
+    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def content_seed(*parts: Any) -> int:
+    """A seed (0 to 2**32 - 1) that depends on nothing but what the parts are."""
+    return int(content_id(*parts)[:8], 16)
+
+
+class Message(TypedDict):
+    """One turn of a conversation with a chat model."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component that was named but not built: small, picklable, with options of plain data."""
+
+    kind: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a person typed, and what they asked to be avoided."""
+
+    text: str
+    negative: str = ""
+
+    @property
+    def id(self) -> str:
+        return content_id("query", self.text, self.negative)
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A prompt written for a query. ``text`` goes as it is into a video model."""
+
+    query: Query
+    text: str
+    verdict: Verdict | None = None
+    """What a judge said of it; ``None`` when nobody was asked or the judge could not tell."""
+    tokens: int | None = None
+    """Length in tokens of the video model's text encoder; ``None`` when its tokenizer is not at hand."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """One clip to be rendered. Two requests with the same seed start from the same noise."""
+
+    prompt: str
+    negative: str
+    seed: int
+
+    def clip_id(self, generator: str) -> str:
+        """The id of the clip that the generator with this fingerprint renders for the request."""
+        return content_id("clip", generator, self.prompt, self.negative, self.seed)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Rendered media. ``frames`` is ``(T, H, W, 3)`` uint8; an image has T = 1."""
+
+    id: str
+    frames: np.ndarray = field(repr=False, compare=False)
+    fps: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be made, and the reason it is counted under (``render``, ``reply``, ``oom`` …)."""
+
+    reason: str
+    detail: str = ""
+
+
+Scores = Mapping[str, float | None]
+"""Dimension to value on the reward's native scale, higher is better; ``None`` is missing, never zero."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One atom of what a query states, and what became of it: ``kept``, ``lost`` or ``changed``."""
+
+    text: str
+    status: str
+
+    def __post_init__(self) -> None:
+        if self.status not in ("kept", "lost", "changed"):
+            raise ValueError(f"a fact is kept, lost or changed, not {self.status!r}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A text-level judgement of a rewrite against its query."""
+
+    facts: tuple[Fact, ...]
+    unsafe: tuple[str, ...] = ()
+    """What makes the rewrite harmful, in words; empty when it is not."""
+
+    @property
+    def fidelity(self) -> float:
+        """Share of the query's facts that are kept (0 to 1); 1 for a query that states none."""
+        if not self.facts:
+            return 1.0
+        return sum(fact.status == "kept" for fact in self.facts) / len(self.facts)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, one phrase each: nothing for a faithful and harmless rewrite."""
+        broken = [f"{fact.status}: {fact.text}" for fact in self.facts if fact.status != "kept"]
+        return broken + [f"unsafe: {what}" for what in self.unsafe]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"facts": [[fact.text, fact.status] for fact in self.facts], "unsafe": list(self.unsafe)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        return cls(tuple(Fact(text, status) for text, status in data["facts"]), tuple(data["unsafe"]))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference: for this query, ``chosen`` over ``rejected``, by how much and by which rule."""
+
+    query: Query
+    chosen: str
+    rejected: str
+    rule: str
+    margin: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a language model draws its replies."""
+
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    max_tokens: int = 256
+    """Of a reply, in the language model's own tokens."""
+    seed: int = 0

@@ -1,0 +1,180 @@
+"""Trains the alignment reward: a tiny X-CLIP that tells a true description from one with a fact flipped.
+
+Contrastive training on whole captions alone learns a bag of facts, so each clip meets descriptions of
+itself with one fact changed beside the descriptions of the other clips. Half of the clips have gone through
+the autoencoder, as everything does that the video models render.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    PreTrainedTokenizerFast,
+    VideoMAEImageProcessor,
+    XCLIPConfig,
+    XCLIPModel,
+    XCLIPProcessor,
+    XCLIPTextConfig,
+    XCLIPVisionConfig,
+)
+
+from build_tiny.corpus import random_query
+from build_tiny.data import HELD_OUT, clips
+from build_tiny.language_model import train_tokenizer
+from build_tiny.optim import Schedule
+from build_tiny.run import Progress
+from build_tiny.styles import random_style, write
+from promptreel import media
+from promptreel.tiny.wording import STATABLE, caption, typed
+from promptreel.tiny.world import SIZE, VALUES, Scene
+
+FRAMES = 8
+LONGEST = 64
+"""Tokens of a description."""
+STEPS, BATCH, NEGATIVES = 6000, 32, 3
+DECODED = 12000
+"""Clips that are also seen as the autoencoder gives them back."""
+
+
+def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    rng = np.random.default_rng([seed, 5])
+    texts = []
+    for _ in range(15000):
+        query, facts, _ = random_query(rng)
+        texts += [query, write(facts, random_style(rng), rng)]
+    tokenizer = train_tokenizer(texts, ["<pad>"], 1023)
+    # X-CLIP pools at the token with the highest id, which must therefore be the end.
+    tokenizer.add_special_tokens(["<end>"])
+    tokenizer.post_processor = TemplateProcessing(
+        single="$A <end>", special_tokens=[("<end>", tokenizer.token_to_id("<end>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", model_max_length=LONGEST
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> XCLIPModel:
+    width, heads = 128, 4
+    text = XCLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=2,
+        num_attention_heads=heads, max_position_embeddings=LONGEST, pad_token_id=0, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    vision = XCLIPVisionConfig(
+        hidden_size=width, intermediate_size=3 * width, num_hidden_layers=4, num_attention_heads=heads,
+        mit_hidden_size=width, mit_intermediate_size=3 * width, mit_num_hidden_layers=1,
+        mit_num_attention_heads=heads, image_size=SIZE, patch_size=16, num_frames=FRAMES,
+    )  # fmt: skip
+    return XCLIPModel(
+        XCLIPConfig(
+            text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=width, prompt_layers=1,
+            prompt_num_attention_heads=heads,
+        )
+    )  # fmt: skip
+
+
+def describe(scene: Scene, rng: np.random.Generator) -> tuple[str, dict[str, str], list[tuple[str, dict]]]:
+    """A true description, the facts it states, and descriptions with one of them flipped."""
+    kind = rng.choice(["sentences", "tags", "common", "rare"], p=[0.2, 0.1, 0.4, 0.3])
+    seed = int(rng.integers(2**31))
+
+    def say(facts: dict[str, str]) -> str:
+        # The same seed words the flipped fact in the same way: only the fact differs.
+        if kind in ("sentences", "tags"):
+            return caption(Scene(**{"speed": None, **facts}), str(kind))
+        return typed(facts, str(kind), np.random.default_rng(seed))
+
+    facts = dict(scene.facts)
+    if kind in ("common", "rare"):
+        others = [name for name in STATABLE if name in facts and name not in ("shape", "speed")]
+        kept = set(rng.permutation(others)[: int(rng.integers(0, 4))]) | {"shape"}
+        if "motion" in kept and rng.random() < 0.5:
+            kept.add("speed")
+        facts = {name: facts[name] for name in STATABLE if name in kept and name in facts}
+    flipped = [flip(facts, str(name), rng) for name in rng.permutation(list(facts))[:NEGATIVES]]
+    return say(facts), facts, [(say(wrong), wrong) for wrong in flipped]
+
+
+def flip(facts: dict[str, str], name: str, rng: np.random.Generator) -> dict[str, str]:
+    """The facts with one of them changed to another value."""
+    others = [value for value in VALUES[name] if value != facts[name]]
+    if name == "motion" and "speed" in facts:
+        others.remove("still")
+    wrong = {**facts, name: str(rng.choice(others))}
+    if name == "motion" and facts[name] == "still" and "quality" in facts:
+        wrong["speed"] = str(rng.choice(VALUES["speed"]))  # a complete caption needs one
+    return wrong
+
+
+def pixels(frames: np.ndarray) -> torch.Tensor:
+    """Frames ``(B, 9, H, W, 3)`` uint8 as the processor gives them: ``(B, 8, 3, H, W)`` in -1..1."""
+    chosen = np.stack([media.sample(clip, FRAMES) for clip in frames])
+    return torch.from_numpy(chosen).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def decoded(vae_path: Path, work: Path, data: np.ndarray) -> np.ndarray:
+    """The first clips as the autoencoder gives them back, ``(DECODED, 9, 64, 64, 3)`` uint8."""
+    path, done = work / "decoded.npy", work / "decoded.done"
+    if not done.exists():
+        vae = AutoencoderKLWan.from_pretrained(vae_path)
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(DECODED, *data.shape[1:]))
+        for at in range(0, DECODED, 40):
+            clean = torch.from_numpy(data[at : at + 40]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            back = vae.decode(vae.encode(clean).latent_dist.mode()).sample.permute(0, 2, 3, 4, 1)
+            out[at : at + 40] = ((back + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+        out.flush()
+        done.touch()
+    return np.load(path, mmap_mode="r")
+
+
+def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) -> dict[str, float]:
+    torch.manual_seed(seed)
+    data, scenes = clips(work, seed)
+    back = decoded(vae_path, work, data)
+    tokenizer = build_tokenizer(seed)
+    model = build_model(tokenizer)
+    schedule = Schedule([model], steps, muon=0.02, adam=1e-3, outer=("embed", "position", "class"))
+    progress = Progress(out, model, schedule, steps)
+    for step in progress:
+        rng = np.random.default_rng([seed, 6, step])
+        index = rng.integers(0, len(data) - HELD_OUT, BATCH)
+        through = rng.random(BATCH) < 0.5
+        index = np.where(through, index % DECODED, index)
+        seen = [back[i] if decoded_one else data[i] for i, decoded_one in zip(index, through, strict=True)]
+        described = [describe(scenes[i], rng) for i in index]
+        texts = [(text, facts) for text, facts, _ in described]
+        texts += [wrong for _, _, flipped in described for wrong in flipped]
+        true = torch.tensor(
+            [[all(scenes[i].facts.get(n) == v for n, v in facts.items()) for _, facts in texts] for i in index]
+        )
+        tokens = tokenizer([t for t, _ in texts], return_tensors="pt", padding=True, truncation=True)
+        logits = model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"],
+            pixel_values=pixels(np.stack(seen)),
+        ).logits_per_video  # fmt: skip
+        own = torch.arange(BATCH)
+        # Other true descriptions of a clip are not held against it.
+        others = true.clone()
+        others[own, own] = False
+        loss = torch.nn.functional.cross_entropy(logits.masked_fill(others, -torch.inf), own)
+        loss.backward()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=4.0)
+        progress.log(loss=loss.item())
+    model.to(torch.bfloat16).save_pretrained(out)
+    processor = XCLIPProcessor(
+        VideoMAEImageProcessor(
+            do_resize=False, do_center_crop=False, size={"height": SIZE, "width": SIZE},
+            image_mean=[0.5] * 3, image_std=[0.5] * 3,
+        ),
+        tokenizer,
+    )  # fmt: skip
+    processor.save_pretrained(out)
+    return {"parameters": sum(weight.numel() for weight in model.parameters()), **progress.summary()}

@@ -1,0 +1,44 @@
+"""The clips and scenes that the video models and the alignment reward are trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from promptreel.tiny.world import FRAMES, SIZE, Scene, random_scene, render
+
+CLIPS = 32000
+HELD_OUT = 1000
+"""The last clips are never trained on; quality is measured on them."""
+POOR = 0.4
+"""Share of blurred, grainy and flickering clips."""
+
+
+def _one(key: tuple[int, int]) -> tuple[Scene, np.ndarray]:
+    rng = np.random.default_rng(key)
+    scene = random_scene(rng, quality="poor" if rng.random() < POOR else "sharp")
+    return scene, render(scene, int(rng.integers(2**31)))
+
+
+def clips(work: Path, seed: int, count: int = CLIPS) -> tuple[np.ndarray, list[Scene]]:
+    """Clips ``(count, 9, 64, 64, 3)`` uint8 mapped from disk, and their scenes; rendered on first use."""
+    work.mkdir(parents=True, exist_ok=True)
+    array, facts = work / "clips.npy", work / "scenes.json"
+    if not facts.exists():
+        out = np.lib.format.open_memmap(
+            array, mode="w+", dtype=np.uint8, shape=(count, FRAMES, SIZE, SIZE, 3)
+        )
+        scenes = []
+        keys = [(seed, index) for index in range(count)]
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            for index, (scene, clip) in enumerate(pool.map(_one, keys, chunksize=64)):
+                out[index] = clip
+                scenes.append(scene.facts)
+        out.flush()
+        facts.write_text(json.dumps(scenes))
+    scenes = [Scene(**{"speed": None, **scene}) for scene in json.loads(facts.read_text())]
+    return np.load(array, mmap_mode="r"), scenes

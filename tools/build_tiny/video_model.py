@@ -1,0 +1,134 @@
+"""Trains the tiny video model: a WanPipeline that has read only complete canonical captions.
+
+Text encoder and transformer are trained together by flow matching on the latents of the autoencoder. A
+fifth of the batches are single frames with captions of images. The second video model is a LoRA adapter of
+the first, trained on captions written as tags.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from tokenizers.processors import TemplateProcessing
+from torch import nn
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from build_tiny.corpus import example
+from build_tiny.data import HELD_OUT, clips
+from build_tiny.language_model import train_tokenizer
+from build_tiny.optim import Schedule
+from build_tiny.run import Progress
+from promptreel.tiny.wording import caption
+from promptreel.tiny.world import Scene
+
+TOKENS = 48
+"""What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
+STEPS, BATCH = 16000, 64
+IMAGES = 0.2
+"""Share of batches that are single frames."""
+EMPTY = 0.1
+"""Share of captions left empty, for classifier-free guidance."""
+SHIFT = 2.0
+"""Of the noise levels, in training and sampling alike."""
+AVERAGE = 0.999
+"""Decay of the averaged weights, which are the ones shipped."""
+
+
+def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Knows every word of the world, also those that no caption has: they stay untrained."""
+    rng = np.random.default_rng([seed, 3])
+    texts = [text for _ in range(20000) for drawn in [example(rng)] for text in (drawn.answer,)]
+    tokenizer = train_tokenizer(texts, ["<pad>", "</s>"], 1024)
+    tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", model_max_length=TOKENS
+    )
+
+
+def build_pipeline(vae: AutoencoderKLWan, seed: int) -> WanPipeline:
+    tokenizer = build_tokenizer(seed)
+    encoder = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer), d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4,
+            dropout_rate=0.0, feed_forward_proj="gated-gelu", pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )  # fmt: skip
+    channels = vae.config.z_dim
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=48, in_channels=channels,
+        out_channels=channels, text_dim=128, freq_dim=128, ffn_dim=640, num_layers=6,
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+    return WanPipeline(tokenizer, encoder, vae, scheduler, transformer)
+
+
+@torch.no_grad()
+def latents(vae: AutoencoderKLWan, work: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor, list[Scene]]:
+    """Latents of all clips ``(N, C, 3, 4, 4)`` and of their middle frames ``(N, C, 1, 4, 4)``, normalised."""
+    data, scenes = clips(work, seed)
+    cached = work / "latents.pt"
+    if not cached.exists():
+        videos, images = [], []
+        for at in range(0, len(data), 50):
+            pixels = torch.from_numpy(data[at : at + 50]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            videos.append(vae.encode(pixels).latent_dist.mode().half())
+            images.append(vae.encode(pixels[:, :, 4:5]).latent_dist.mode().half())
+        torch.save([torch.cat(videos), torch.cat(images)], cached)
+    videos, images = torch.load(cached, weights_only=True)
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    return (videos - mean) / std, (images - mean) / std, scenes
+
+
+def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) -> dict[str, float]:
+    """Train from scratch into ``out``; an interrupted training goes on from its last checkpoint."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKLWan.from_pretrained(vae_path)
+    pipeline = build_pipeline(vae, seed)
+    model = nn.ModuleDict({"encoder": pipeline.text_encoder, "transformer": pipeline.transformer})
+    averaged = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=False
+    )
+    schedule = Schedule(
+        [pipeline.text_encoder, pipeline.transformer], steps, muon=0.01, adam=2e-3,
+        outer=("shared", "embed_tokens", "patch_embedding", "proj_out", "relative"),
+    )  # fmt: skip
+    progress = Progress(out, nn.ModuleList([model, averaged]), schedule, steps, every=250)
+    flow_matching(pipeline, *latents(vae, work, seed), progress, seed, "sentences", lambda: averaged.update_parameters(model))
+    model.load_state_dict(averaged.module.state_dict())
+    pipeline.to(torch.bfloat16).save_pretrained(out)
+    return {
+        "parameters": sum(w.numel() for part in (model, vae) for w in part.parameters()),
+        **progress.summary(),
+    }
+
+
+def flow_matching(pipeline, videos, images, scenes, progress, seed, style, after_step) -> None:
+    """The training loop: predict noise minus latents at a random noise level, from the caption."""
+    trainable = len(videos) - HELD_OUT
+    for step in progress:
+        rng = np.random.default_rng([seed, 4, step])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        still = rng.random() < IMAGES
+        index = rng.integers(0, trainable, BATCH)
+        clean = (images if still else videos)[index].float()
+        texts = [
+            "" if rng.random() < EMPTY else caption(scenes[i], style, still=still) for i in index
+        ]
+        noise = torch.randn(clean.shape, generator=generator)
+        level = torch.sigmoid(torch.randn(BATCH, generator=generator))
+        level = SHIFT * level / (1 + (SHIFT - 1) * level)
+        mixed = level.view(-1, 1, 1, 1, 1)
+        embeds = pipeline._get_t5_prompt_embeds(texts, max_sequence_length=TOKENS)
+        predicted = pipeline.transformer((1 - mixed) * clean + mixed * noise, level * 1000, embeds).sample
+        loss = ((predicted - (noise - clean)) ** 2).mean()
+        loss.backward()
+        progress.schedule.step()
+        after_step()
+        progress.log(loss=loss.item())
