@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from promptreel.errors import UnknownName
+from promptreel.errors import RecipeError, UnknownName, did_you_mean
 from promptreel.scoring import Scored, clears
 from promptreel.types import Pair, Query
 
@@ -57,3 +58,11 @@ def rule(name: str) -> Rule:
     if name not in RULES:
         raise UnknownName("pair rule", name, RULES)
     return RULES[name]
+
+
+def check_rule(name: str, options: Mapping[str, object]) -> None:
+    """Raise for a rule that does not exist, or an option that it does not take."""
+    known = list(inspect.signature(rule(name)).parameters)[2:]
+    for option in options:
+        if option not in known:
+            raise RecipeError(f"pair rule {name!r} has no option {option!r}{did_you_mean(option, known)}")

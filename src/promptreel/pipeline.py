@@ -6,14 +6,16 @@ made. A stage that is done is not done again; one that was interrupted goes on w
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptreel import profiles, queries, registry
+from promptreel import profiles, prompts, queries, registry
 from promptreel.config import (
+    BenchmarkTable,
     DPOStage,
     EvaluateStage,
     EvolveStage,
@@ -25,14 +27,15 @@ from promptreel.config import (
     WriterTable,
     same,
 )
-from promptreel.errors import RunError, UnknownName, importing
+from promptreel.errors import RunError, UnknownName, UserError, importing
 from promptreel.evaluation.study import findings, study
 from promptreel.evolution import Candidate, Fixed, winners
-from promptreel.pairs import rule
+from promptreel.pairs import check_rule, rule
 from promptreel.resources import locate
 from promptreel.rewriter import Desk, Tried, Writer
 from promptreel.scoring import Report, Scored, Scorer, total
 from promptreel.store import Run
+from promptreel.store.run import write_text
 from promptreel.types import Component, Query, Sampling, content_seed
 
 
@@ -54,10 +57,30 @@ class Pipeline:
         self.desk = Desk(run.database, self.engine)
         self.rewards = {name: table.component("reward") for name, table in recipe.rewards.items()}
 
+    def check(self) -> None:
+        """Resolve every name and option of the recipe, so that a mistake in its last stage costs nothing."""
+        recipe = self.recipe
+        writers = {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}
+        components = [writer.llm.component("llm") for writer in writers.values()]
+        components += [*self.rewards.values(), self.scorer.generator, self.scorer.judge_component]
+        components += [stage.judge.component("reward") for stage in recipe.stages(EvaluateStage)]
+        for component in components:
+            registry.check(component)
+        for role, writer in writers.items():
+            prompts.check_format("propose" if role == "teacher" else "rewrite", writer.format)
+        for stage in recipe.stage:
+            if isinstance(stage, PairsStage):
+                check_rule(stage.rule.name, stage.rule.model_extra or {})
+            elif isinstance(stage, SFTStage | DPOStage):
+                with importing("training"):
+                    from promptreel.training.options import check_stage
+                check_stage(stage.kind, stage.name, stage.trainer, stage.lora)
+
     def execute(self, until: str | None = None) -> dict[str, Any]:
         """Do every stage that is not done yet, up to and including ``until``; the summary so far."""
         if until is not None and until not in [stage.name for stage in self.recipe.stage]:
             raise UnknownName("stage", until, [stage.name for stage in self.recipe.stage])
+        self.check()
         for stage in self.recipe.stage:
             self.do(stage.name)
             if stage.name == until:
@@ -108,6 +131,16 @@ class Pipeline:
         }
         self.run.write_summary(summary)
         return summary
+
+    def next_of(self, kind: str) -> str:
+        """The first stage of a kind that is not done."""
+        names = [stage.name for stage in self.recipe.stage if stage.kind == kind]
+        if not names:
+            raise UserError(f"the recipe has no stage of kind {kind!r}")
+        left = [name for name in names if (self.run.database.stage(name) or ("new",))[0] != "done"]
+        if not left:
+            raise UserError(f"every {kind} stage is done: {', '.join(names)}")
+        return left[0]
 
     # What stages share
 
@@ -198,6 +231,7 @@ class Pipeline:
     def evolve(self, stage: EvolveStage) -> dict[str, Any]:
         """Let the teacher improve the prompt of every query, round after round, by reward."""
         search = Fixed(self.queries(stage.queries), stage.rounds, stage.children, stage.context)
+        self.scorer.judge(search.start(), f"{stage.name}/0")  # refuses what its world does not know
         seeds = self.seeds(stage.name, stage.seeds)
         search.tell(self.trial(search.start(), 0, stage.blend, seeds, f"{stage.name}/0"))
         best = [search.mean_best()]
@@ -220,13 +254,16 @@ class Pipeline:
         with importing("training"):
             from promptreel.training.sft import sft
 
-        evolved = next(s for s in self.recipe.stages(EvolveStage) if s.name == stage.data)
-        tried = self.kept(stage.data)
-        best = winners(tried, self.recipe.blends[evolved.blend].floors, stage.margin)
-        if not best:
+        examples = self.best(stage)
+        if not examples:
             raise RunError(f"no rewrite of {stage.data!r} beats its query: {stage.name!r} has nothing to learn")
-        examples = [(query, candidate.text) for query, candidate in best.items()]
-        return {"queries": len(tried), "examples": len(examples), **self._train(sft, stage, examples)}
+        return {"examples": len(examples), **self._train(sft, stage, examples)}
+
+    def best(self, stage: SFTStage) -> list[tuple[Query, str]]:
+        """What an SFT stage learns: the best rewrite of each query that has one."""
+        evolved = next(s for s in self.recipe.stages(EvolveStage) if s.name == stage.data)
+        best = winners(self.kept(stage.data), self.recipe.blends[evolved.blend].floors, stage.margin)
+        return [(query, candidate.text) for query, candidate in best.items()]
 
     def sample(self, stage: SampleStage) -> dict[str, Any]:
         """Draw candidates from a student, gate, render and score them."""
@@ -281,14 +318,89 @@ class Pipeline:
         judge = stage.judge.component("reward")
         for name, benchmark in stage.benchmarks.items():
             found = self.queries(benchmark.queries)
-            seeds = self.seeds(f"{stage.name}/{name}", benchmark.seeds)
             origin = f"{stage.name}/{name}"
+            seeds = self.seeds(origin, benchmark.seeds)
             results = study(found, systems, seeds, self.scorer, self.desk, judge, self.too_long, origin)
             part = findings(name, results, stage.metrics, judge.name, stage.baselines, stage.ceiling)
             for key, rows in part.items():
                 output[key] += rows
             output["benchmarks"][name] = {"queries": len(found), "seeds": benchmark.seeds}
         return output
+
+    def evaluate_file(self, path: Path, systems: Sequence[str] | None, seeds: int) -> dict[str, Any]:
+        """Compare systems of this run on the queries of a file, as its evaluation does; a summary of it."""
+        stage = next(iter(self.recipe.stages(EvaluateStage)), None)
+        if stage is None:
+            raise UserError("the recipe has no evaluate stage, which says who judges and by what")
+        trained = {s.name for s in self.recipe.stage if isinstance(s, SFTStage | DPOStage)}
+        for name in systems or []:
+            known = {"raw", "base", *trained, *self.recipe.systems}
+            if name not in known:
+                raise UnknownName("system", name, known)
+        chosen = list(systems or stage.systems)
+        for name in chosen:
+            if name in trained and not self.run.model(name).exists():
+                raise RunError(f"{name!r} is not trained yet: run its stage first")
+        table = BenchmarkTable(queries=QueriesTable(source=str(path)), seeds=seeds)
+        adhoc = stage.model_copy(
+            update={"name": f"evaluate:{path.name}", "systems": chosen, "benchmarks": {path.name: table}}
+        )
+        found = self.evaluate(adhoc)
+        return {"systems": chosen, "ceiling": stage.ceiling, "renders": {}, "seconds": {}, "losses": {}, **found}
+
+    def merge(self, stage: str | None, to: Path, dtype: str) -> str:
+        """Write the student of a training stage, by default of the last one done, into ``to``; its name."""
+        done = [s.name for s in self.recipe.stage if isinstance(s, SFTStage | DPOStage) and self.run.model(s.name).exists()]
+        if not done:
+            raise RunError("no student is trained yet: run an sft or dpo stage first")
+        if stage is not None and stage not in done:
+            raise UnknownName("trained student", stage, done)
+        with importing("writing a student"):
+            from promptreel.training.merge import convert
+
+        convert(self.run.model(stage or done[-1]), to, dtype)
+        return stage or done[-1]
+
+    def export(self, what: str, to: Path) -> int:
+        """Write what the run made as JSON lines: ``sft`` or ``pairs`` as TRL reads them, or ``scores``."""
+        writers = {"sft": self._sft_rows, "pairs": self._pair_rows, "scores": self._score_rows}
+        if what not in writers:
+            raise UnknownName("export", what, writers)
+        rows = [json.dumps(row, ensure_ascii=False) for row in writers[what]()]
+        write_text(to, "".join(f"{row}\n" for row in rows))
+        return len(rows)
+
+    def _sft_rows(self) -> Iterator[dict[str, Any]]:
+        writer = self.writer("base")
+        for stage in self.recipe.stages(SFTStage):
+            for query, text in self.best(stage):
+                completion = [{"role": "assistant", "content": text}]
+                yield {"prompt": writer.ask("rewrite", query=query.text), "completion": completion}
+
+    def _pair_rows(self) -> Iterator[dict[str, Any]]:
+        writer = self.writer("base")
+        for stage in self.recipe.stages(PairsStage):
+            for pair in self.run.database.pairs(stage.name):
+                yield {
+                    "prompt": writer.ask("rewrite", query=pair.query.text),
+                    "chosen": [{"role": "assistant", "content": pair.chosen}],
+                    "rejected": [{"role": "assistant", "content": pair.rejected}],
+                    "rule": pair.rule,
+                    "margin": pair.margin,
+                }
+
+    def _score_rows(self) -> Iterator[dict[str, Any]]:
+        for stage in self.recipe.stage:
+            for query, candidate in self.run.database.rewrites(stage.name):
+                yield {
+                    "stage": stage.name,
+                    "query": query.text,
+                    "rewrite": candidate.rewrite,
+                    "round": candidate.round,
+                    "total": candidate.total,
+                    "dropped": candidate.dropped,
+                    "dimensions": candidate.dimensions,
+                }
 
     _methods: dict[str, Callable[..., dict[str, Any]]] = {
         "evolve": evolve, "sft": sft, "sample": sample, "pairs": pairs, "dpo": dpo, "evaluate": evaluate,

@@ -24,8 +24,8 @@ def _environment() -> Environment:
     )
 
 
-@cache
-def _template(task: str, format: str) -> Template:
+def check_format(task: str, format: str) -> None:
+    """Raise ``UnknownName`` for a format in which a task cannot be asked."""
     known = {
         entry.name.split(".")[1]
         for entry in (resources.files("promptreel") / "templates").iterdir()
@@ -33,6 +33,11 @@ def _template(task: str, format: str) -> Template:
     }
     if format not in known:
         raise UnknownName(f"format for {task!r}", format, known)
+
+
+@cache
+def _template(task: str, format: str) -> Template:
+    check_format(task, format)
     return _environment().get_template(f"{task}.{format}.j2")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from promptreel import prompts
-from promptreel.errors import ReplyError
-from promptreel.protocols import LLM, Engine, Worker
-from promptreel.registry import build
+from promptreel import profiles, prompts, queries, registry
+from promptreel.errors import PromptreelError, ReplyError, UserError
+from promptreel.protocols import LLM, Engine, Judge, Worker
 from promptreel.store import Database
-from promptreel.types import Component, Failure, Message, Query, Sampling, content_id, content_seed
+from promptreel.types import Component, Failure, Message, Query, Rewrite, Sampling, content_id, content_seed
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Tried:
 
 
 def llm_worker(llm: Component, sampling: Sampling) -> Worker:
-    model: LLM = build(llm)
+    model: LLM = registry.build(llm)
 
     def work(batch: Sequence[tuple[list[Message], int]]) -> list[str | Failure]:
         seed = batch[0][1]
@@ -53,7 +54,7 @@ class Desk:
     """Where conversations are answered: in planned batches, each stored whole under its content.
 
     The seed of a batch comes from its content, so the same questions get the same answers, in this run and
-    in any other.
+    in any other. ``losses`` counts the replies that could not be had or used.
     """
 
     def __init__(self, database: Database, engine: Engine) -> None:
@@ -64,7 +65,7 @@ class Desk:
         self, writer: Writer, conversations: Sequence[list[Message]], origin: str
     ) -> Iterator[str | Failure]:
         """A raw reply or a failure for each conversation, in order."""
-        fingerprint = build(writer.llm).fingerprint
+        fingerprint = registry.build(writer.llm).fingerprint
         sampling = writer.sampling
         drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed]
         for at in range(0, len(conversations), writer.batch_size):
@@ -93,6 +94,85 @@ class Desk:
                 self.losses[reply.reason if isinstance(reply, Failure) else "reply"] += 1
         return texts
 
-    def rewrite(self, writer: Writer, queries: Sequence[Query], origin: str) -> list[str | None]:
+    def rewrite(self, writer: Writer, asked: Sequence[Query], origin: str) -> list[str | None]:
         """One rewrite for each query."""
-        return self.rewrites(writer, [writer.ask("rewrite", query=query.text) for query in queries], origin)
+        return self.rewrites(writer, [writer.ask("rewrite", query=query.text) for query in asked], origin)
+
+
+CARD = "promptreel.json"
+"""Beside a student's weights: how it is to be asked."""
+
+NAMED = {
+    "tiny-base": ("package:promptreel.tiny/weights/base", None),
+    "tiny-student": ("package:promptreel.tiny/weights/base", "package:promptreel.tiny/weights/student"),
+}
+"""Language models that come with the package: weights and adapter."""
+
+
+def writer_for(spec: str, profile: str, sampling: Sampling | None = None) -> Writer:
+    """The writer that a specification names: ``local:PATH-OR-HUB-ID[+ADAPTER]``, or one that comes along.
+
+    A student that Promptreel trained brings a card that says in which format it is asked.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec in NAMED:
+        model, adapter = NAMED[spec]
+    elif kind == "local" and rest:
+        model, _, plus = rest.partition("+")
+        adapter = plus or None
+    else:
+        raise UserError(
+            f"cannot read the language model {spec!r}: give local:PATH-OR-HUB-ID[+ADAPTER], or one of {', '.join(NAMED)}"
+        )
+    component = Component("llm", "local", {"model": model} | ({"adapter": adapter} if adapter else {}))
+    card = Path(str(registry.locate(model))) / CARD
+    known = json.loads(card.read_text()) if card.exists() else {}
+    return Writer(
+        component,
+        known.get("format", "standard"),
+        sampling or Sampling(**known.get("sampling", {"temperature": 0.7, "max_tokens": 400})),
+        profile=profiles.load(profile).model_dump(),
+    )
+
+
+class Rewriter:
+    """Rewrites what people type into prompts for one video model.
+
+        rewrite = Rewriter("tiny-student", profile="tiny")
+        pipeline(prompt=rewrite("a red ball going right").text)
+
+    ``llm`` is a specification as on the command line. The same query, seed and count give the same rewrites.
+    """
+
+    def __init__(self, llm: str, profile: str, seed: int = 0) -> None:
+        self.profile = profiles.load(profile)
+        self.writer = writer_for(llm, profile)
+        self.seed = seed
+        self._model: LLM = registry.build(self.writer.llm)
+        self._judge: Judge | None = None
+        if self.profile.judge:
+            self._judge = registry.build(Component("judge", self.profile.judge))
+        self._count = profiles.token_counter(profile)
+
+    def __call__(self, query: str | Query) -> Rewrite:
+        """The rewrite of a query. Raises ``ReplyError`` when the model's reply holds no prompt."""
+        return self.candidates(query, 1)[0]
+
+    def candidates(self, query: str | Query, count: int) -> list[Rewrite]:
+        """``count`` rewrites of a query, drawn together; identical ones appear once."""
+        asked = queries.parse_query(query) if isinstance(query, str) else query
+        if self._judge:
+            self._judge.judge([(asked, asked.text)])  # refuses what its world does not know
+        conversation = self.writer.ask("rewrite", query=asked.text)
+        seed = content_seed(self.seed, asked.id, count)
+        replies = self._model.complete([conversation] * count, replace(self.writer.sampling, seed=seed))
+        failures = [reply for reply in replies if isinstance(reply, Failure)]
+        if len(failures) == count:
+            raise PromptreelError(f"the language model gave no reply: {failures[0].detail or failures[0].reason}")
+        texts = dict.fromkeys(prompts.parse_rewrite(reply) for reply in replies if isinstance(reply, str))
+        return [self.examine(asked, text) for text in texts]
+
+    def examine(self, query: Query, text: str) -> Rewrite:
+        """A text as a rewrite of a query: what it keeps of it, and how long it is."""
+        verdict = self._judge.judge([(query, text)])[0] if self._judge else None
+        return Rewrite(query, text, verdict, self._count(text))

@@ -208,12 +208,12 @@ class Scorer:
         left = [batch for batch in batches if any(keys[item] not in origins for item in batch)]
         done = len(planned) - sum(map(len, left))
         if left:
-            self.report(what, done, len(planned))
+            self.report(f"{origin}: {what}", done, len(planned))
         for batch in left:
             (results,) = self.engine.map(factory, options, batch, size)
             store(batch, results)
             done += len(batch)
-            self.report(what, done, len(planned))
+            self.report(f"{origin}: {what}", done, len(planned))
 
 
 def _merge(parts: Iterable[Scores]) -> Scores:

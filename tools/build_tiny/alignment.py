@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     PreTrainedTokenizerFast,
-    VideoMAEImageProcessor,
+    VideoMAEImageProcessorPil,
     XCLIPConfig,
     XCLIPModel,
     XCLIPProcessor,
@@ -170,7 +170,7 @@ def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) 
         progress.log(loss=loss.item())
     model.to(torch.bfloat16).save_pretrained(out)
     processor = XCLIPProcessor(
-        VideoMAEImageProcessor(
+        VideoMAEImageProcessorPil(
             do_resize=False, do_center_crop=False, size={"height": SIZE, "width": SIZE},
             image_mean=[0.5] * 3, image_std=[0.5] * 3,
         ),

@@ -26,7 +26,7 @@ from promptreel.tiny.world import Scene
 
 TOKENS = 48
 """What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
-STEPS, BATCH = 16000, 64
+STEPS, BATCH = 10000, 64
 IMAGES = 0.2
 """Share of batches that are single frames."""
 EMPTY = 0.1
@@ -62,7 +62,7 @@ def build_pipeline(vae: AutoencoderKLWan, seed: int) -> WanPipeline:
     channels = vae.config.z_dim
     transformer = WanTransformer3DModel(
         patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=48, in_channels=channels,
-        out_channels=channels, text_dim=128, freq_dim=128, ffn_dim=640, num_layers=6,
+        out_channels=channels, text_dim=128, freq_dim=128, ffn_dim=640, num_layers=5,
     )  # fmt: skip
     scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
     return WanPipeline(tokenizer, encoder, vae, scheduler, transformer)

@@ -90,9 +90,9 @@ def gap_closed(benchmark: str, results: Results, ceiling: str, metric: str) -> l
     """How much of the way from raw queries to the ceiling each system goes: 0 is raw, 1 the ceiling."""
     rows = []
     queries = [
-        query
-        for query in results["raw"]
-        if all(by_query[query].metrics.get(metric) is not None for by_query in results.values())
+        q
+        for q in results["raw"]
+        if all(q in by_query and by_query[q].metrics.get(metric) is not None for by_query in results.values())
     ]
     values = {
         system: np.array([by_query[query].metrics[metric] for query in queries], dtype=float)

@@ -68,7 +68,7 @@ class DiffusersGenerator:
         on_cpu = torch.float32 if self.device == "cpu" else torch.bfloat16
         dtype = on_cpu if self.dtype == "auto" else getattr(torch, self.dtype)
         pipeline_class = getattr(diffusers, self.profile.pipeline)
-        pipeline = pipeline_class.from_pretrained(self.model, torch_dtype=dtype, use_safetensors=True)
+        pipeline = pipeline_class.from_pretrained(self.model, dtype=dtype, use_safetensors=True)
         if self.adapter:
             pipeline.load_lora_weights(self.adapter)
             pipeline.fuse_lora()

@@ -42,6 +42,8 @@ class Profile(BaseModel):
     """Subfolder of the model with the tokenizer that counts."""
     call: dict[str, Any] = {}
     """Further arguments of the pipeline's call; built-in rewriters are switched off here."""
+    judge: str | None = None
+    """A judge that reads rewrites for this model at no cost, if there is one."""
     house_style: str = ""
     """How prompts for this model are best written, for templates."""
 

@@ -31,7 +31,11 @@ class Run:
         self.directory = directory
         self._lock = _lock(directory / "run.lock")
         self.clips = ClipCache(directory / "clips")
-        self.database = Database(database_url or f"sqlite:///{directory / 'run.db'}")
+        try:
+            self.database = Database(database_url or f"sqlite:///{directory / 'run.db'}")
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> Run:
         return self

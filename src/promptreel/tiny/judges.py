@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from promptreel.errors import QueryError
 from promptreel.tiny import pixel_oracle
 from promptreel.tiny.text_oracle import parse
 from promptreel.tiny.wording import caption, complete
+from promptreel.tiny.world import VALUES
 from promptreel.types import Clip, Fact, Failure, Message, Query, Sampling, Scores, Verdict, content_seed
 
 VERSION = 1
@@ -56,7 +58,7 @@ class OracleReward:
 
 
 class OracleJudge:
-    """The text oracle as a judge: exact on the tiny world, blind to any other."""
+    """The text oracle as a judge: exact on the tiny world, and raises ``QueryError`` for any other."""
 
     def __init__(self) -> None:
         self.fingerprint = f"tiny-text-oracle:{VERSION}"
@@ -66,6 +68,11 @@ class OracleJudge:
 
     def _judge(self, query: Query, text: str) -> Verdict:
         found = parse(text)
+        if not facts_of(query):
+            raise QueryError(
+                f"the tiny world cannot show {query.text!r}: it has a {', a '.join(VALUES['shape'])}, which may be "
+                "coloured, small or large, moving, on a background; try 'a red ball going right'"
+            )
         facts = []
         for name, value in facts_of(query).items():
             values = found.facts.get(name, ())

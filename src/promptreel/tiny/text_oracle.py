@@ -15,9 +15,10 @@ from promptreel.tiny.wording import LEXICON, ONE_WORD_MOVES, RANKS, UNSAFE
 FILLER_WORDS = frozenset(
     "a an and the of on in at to it is that this with there video clip background backdrop against front "
     "show please make want could you film imagine short let's see animate image moving moves going goes "
-    "heading heads sliding slides drifting drifts gliding glides traveling travels behind i".split()
+    "heading heads sliding slides drifting drifts gliding glides traveling travels behind i "
+    "glows glowing gentle shark sharks swing swings quick shift ground world".split()
 )
-"""Words that state no fact and must not be mistaken for a misspelt one."""
+"""Words that state no fact, and words of English that must not be taken for misspelt ones of the world."""
 
 
 @dataclass(frozen=True)

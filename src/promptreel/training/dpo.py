@@ -42,7 +42,7 @@ def dpo(
     )
     result = training.train()
     logged = [entry for entry in training.state.log_history if "rewards/margins" in entry]
-    publish(training.model, tokenizer, out)
+    publish(training.model, tokenizer, writer, out)
     last = logged[-1] if logged else {}
     return {
         "loss": result.training_loss,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from promptreel.errors import UserError
+from promptreel.rewriter import CARD, Writer
 
 
 def load_student(path: str, adapter: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -23,11 +29,23 @@ def load_student(path: str, adapter: str | None = None) -> tuple[PreTrainedModel
     return model, tokenizer
 
 
-def publish(trained: Any, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+def convert(student: Path, to: Path, dtype: str) -> None:
+    """Write a published student into ``to`` with weights of another dtype, without its adapter."""
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"dtype is float32, bfloat16 or float16, not {dtype!r}")
+    model = AutoModelForCausalLM.from_pretrained(student, dtype=getattr(torch, dtype), use_safetensors=True)
+    model.save_pretrained(to)
+    AutoTokenizer.from_pretrained(student).save_pretrained(to)
+    shutil.copy(student / CARD, to / CARD)
+
+
+def publish(trained: Any, tokenizer: PreTrainedTokenizerBase, writer: Writer, out: Path) -> None:
     """Write the adapter under ``out/adapter`` and the merged model into ``out``.
 
-    The merged directory is what ``from_pretrained``, the next DPO round and vLLM read.
+    The merged directory is what ``from_pretrained``, the next DPO round and vLLM read; its card says how the
+    student is to be asked.
     """
     trained.save_pretrained(out / "adapter")
     trained.merge_and_unload().save_pretrained(out)
     tokenizer.save_pretrained(out)
+    (out / CARD).write_text(json.dumps({"format": writer.format, "sampling": asdict(writer.sampling)}, indent=1))

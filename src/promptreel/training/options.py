@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from trl import DPOConfig, SFTConfig
 
 from promptreel.errors import RecipeError, did_you_mean
 
@@ -21,6 +22,12 @@ def check(target: type, options: Mapping[str, Any], where: str) -> None:
     for name in options:
         if name not in known:
             raise RecipeError(f"{where}: {target.__name__} takes no {name!r}{did_you_mean(name, known)}")
+
+
+def check_stage(kind: str, name: str, trainer: Mapping[str, Any], lora: Mapping[str, Any]) -> None:
+    """Check the options of an ``sft`` or ``dpo`` stage."""
+    check(SFTConfig if kind == "sft" else DPOConfig, trainer, f"{name}.trainer")
+    check(LoraConfig, lora, f"{name}.lora")
 
 
 def trainer_arguments(target: type, options: Mapping[str, Any], out: str, seed: int) -> Any:

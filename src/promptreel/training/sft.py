@@ -37,5 +37,5 @@ def sft(
         callbacks=list(callbacks),
     )
     result = training.train()
-    publish(training.model, tokenizer, out)
+    publish(training.model, tokenizer, writer, out)
     return {"loss": result.training_loss, "steps": result.global_step}

@@ -1,0 +1,63 @@
+"""What a run found, for people to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def tables(summary: dict[str, Any]) -> None:
+    """Print the systems, the comparisons and the costs of a run as plain tables."""
+    console = Console(width=None if Console().is_terminal else 120)
+    for benchmark, size in summary["benchmarks"].items():
+        console.print(_systems(summary, benchmark, size))
+        console.print(_comparisons(summary, benchmark))
+    if summary["renders"]:
+        console.print(_costs(summary))
+    for reason, count in summary["losses"].items():
+        console.print(f"lost: {count} × {reason}")
+
+
+def _systems(summary: dict[str, Any], benchmark: str, size: dict[str, int]) -> Table:
+    rows = [row for row in summary["means"] if row["benchmark"] == benchmark]
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    title = f"{benchmark}: {size['queries']} queries × {size['seeds']} seeds (mean, 95 % interval)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("system")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for system in dict.fromkeys(row["system"] for row in rows):
+        cells = {row["metric"]: _interval(row["mean"], row["ci95"]) for row in rows if row["system"] == system}
+        name = f"{system} (ceiling)" if system == summary["ceiling"] else system
+        table.add_row(name, *[cells.get(metric, "–") for metric in metrics])
+    return table
+
+
+def _comparisons(summary: dict[str, Any], benchmark: str) -> Table:
+    rows = [row for row in summary["comparisons"] if row["benchmark"] == benchmark]
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    table = Table(title=f"{benchmark}: win rates, a tie counts ½ (95 % interval)", title_justify="left")
+    table.add_column("system")
+    table.add_column("against")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for a, b in dict.fromkeys((row["a"], row["b"]) for row in rows):
+        cells = {r["metric"]: _interval(r["win_rate"], r["ci95"]) for r in rows if (r["a"], r["b"]) == (a, b)}
+        table.add_row(a, b, *[cells.get(metric, "–") for metric in metrics])
+    return table
+
+
+def _costs(summary: dict[str, Any]) -> Table:
+    table = Table(title="costs", title_justify="left")
+    table.add_column("stage")
+    table.add_column("renders", justify="right")
+    table.add_column("seconds", justify="right")
+    for stage, seconds in summary["seconds"].items():
+        table.add_row(stage, str(summary["renders"].get(stage, 0)), f"{seconds:.0f}")
+    return table
+
+
+def _interval(value: float, interval: list[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f}–{interval[1]:.3f})"

@@ -1,0 +1,151 @@
+"""The method on made-up scores: evolution, pair rules, statistics."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptreel.errors import RecipeError, UnknownName
+from promptreel.evaluation import compare, stats
+from promptreel.evaluation.compare import Row
+from promptreel.evaluation.study import findings
+from promptreel.evolution import Candidate, Fixed, winners
+from promptreel.pairs import check_rule, margin_floors, rule
+from promptreel.scoring import Scored, clears, total
+from promptreel.types import Query
+
+Q = [Query("a ball"), Query("a box")]
+
+
+def test_evolution_asks_every_query_in_every_round_and_shows_the_best() -> None:
+    search = Fixed(Q, rounds=2, children=3, context=2)
+    assert search.start() == [(Q[0], "a ball"), (Q[1], "a box")]
+    search.tell({query: [Candidate(query.text, 0, 1.0)] for query in Q})
+    asks = search.ask()
+    assert [(ask.query, ask.children) for ask in asks] == [(Q[0], 3), (Q[1], 3)]
+    assert [candidate.text for candidate in asks[0].history] == ["a ball"]
+    children = [Candidate("b", 1, 3.0), Candidate("c", 1, 2.0), Candidate("d", 1, None, dropped="fidelity")]
+    search.tell({Q[0]: children, Q[1]: []})
+    assert [candidate.text for candidate in search.ask()[0].history] == ["b", "c"]
+    assert search.mean_best() == pytest.approx((3.0 + 1.0) / 2)
+    assert not search.fresh(Q[0], "d")
+    assert search.fresh(Q[1], "d")
+    search.tell({})
+    assert search.ask() == []
+
+
+def test_a_winner_beats_the_raw_query_by_the_margin_and_clears_the_floors() -> None:
+    tried = {
+        Q[0]: [Candidate("a ball", 0, 1.0), Candidate("dim", 1, 5.0, {"x": 0.1}), Candidate("good", 1, 2.0, {"x": 0.9})],
+        Q[1]: [Candidate("a box", 0, 1.9), Candidate("close", 1, 2.0, {"x": 0.9})],
+    }
+    assert {q: c.text for q, c in winners(tried, {"x": 0.5}, 0.5).items()} == {Q[0]: "good"}
+
+
+def test_a_missing_score_is_never_a_number() -> None:
+    assert total({"a": 1.0, "b": None}, {"a": 1.0, "b": 2.0}) is None
+    assert total({"a": 1.0}, {"a": 1.0, "b": 2.0}) is None
+    assert total({"a": 1.0, "b": 2.0, "c": None}, {"a": 1.0, "b": 2.0}) == 5.0
+    assert not clears({"a": None}, {"a": -99})
+    assert clears({"a": 0.0}, {"a": 0.0})
+
+
+def scored(text: str, value: float, **dimensions: float) -> tuple[Scored, float]:
+    return Scored(Q[0], text, dimensions, ()), value
+
+
+def test_margin_floors_pairs_the_top_with_what_it_clearly_beats() -> None:
+    samples = {Q[0]: [scored("worst", 0.0), scored("best", 3.0), scored("second", 2.5), scored("middle", 1.2)]}
+    drops = Counter[str]()
+    pairs = margin_floors(samples, drops, floors={})
+    assert [(p.chosen, p.rejected, round(p.margin, 1)) for p in pairs] == [
+        ("best", "worst", 3.0), ("second", "worst", 2.5), ("best", "middle", 1.8),
+    ]  # fmt: skip
+    assert len(margin_floors(samples, drops, floors={}, per_query=1)) == 1
+    assert not drops
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "reason"),
+    [
+        ([scored("a", 1.0)], {}, "one candidate"),
+        ([scored("a", 1.0), scored("b", 0.0)], {}, "margin too small"),
+        ([scored("a", 9.0, x=0.0), scored("b", 0.0, x=0.0)], {"floors": {"x": 1.0}}, "below a floor"),
+        ([scored("word " * 200, 9.0), scored("b", 0.0)], {}, "too long"),
+    ],
+)
+def test_every_query_without_a_pair_is_counted_under_its_reason(rows, options, reason) -> None:
+    drops = Counter[str]()
+    assert margin_floors({Q[0]: rows}, drops, **{"floors": {}, **options}) == []
+    assert drops == {reason: 1}
+
+
+def test_rules_and_their_options_are_checked() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'margin_floors'"):
+        rule("margin_floor")
+    with pytest.raises(RecipeError, match="did you mean 'margin'"):
+        check_rule("margin_floors", {"margn": 1})
+
+
+outcomes = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=60)
+
+
+@given(outcomes)
+def test_win_rates_of_both_sides_sum_to_one_and_intervals_hold_them(pairs: list[tuple[float, float]]) -> None:
+    a, b = zip(*pairs, strict=True)
+    rate, mirrored = stats.win_rate(a, b), stats.win_rate(b, a)
+    assert rate.value + mirrored.value == pytest.approx(1)
+    assert 0 <= rate.low <= rate.value <= rate.high <= 1
+    assert rate.count == len(pairs)
+
+
+def test_a_tie_counts_half_and_certainty_still_has_an_interval() -> None:
+    assert stats.win_rate([1, 1], [1, 1]).value == 0.5
+    sure = stats.win_rate([1.0] * 20, [0.0] * 20)
+    assert sure.value == 1.0
+    assert 0.8 < sure.low < 0.9  # Clopper and Pearson: 0.832
+    assert stats.proportion(0, 1000).high == pytest.approx(0.00368, abs=1e-4)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        outcomes = (rng.random(80) < 0.7).astype(float)
+        estimate = stats.win_rate(outcomes, np.full(80, 0.5), seed=trial)
+        covered += estimate.low <= 0.7 <= estimate.high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def row(value: float | None, fidelity: float | None = 1.0) -> Row:
+    return Row("text", {"overall": value}, fidelity, 0.0, 3, 0.0)
+
+
+def test_missing_rows_and_values_are_left_out_of_comparisons_not_zeroed() -> None:
+    results = {
+        "raw": {Q[0]: row(0.2), Q[1]: row(0.9)},
+        "base": {Q[0]: row(0.8), Q[1]: row(None)},
+        "sft": {Q[0]: row(0.9)},
+        "canonical": {Q[0]: row(1.0), Q[1]: row(1.0)},
+    }
+    found = findings("b", results, ["overall"], "oracle", ["raw", "base"], "canonical")
+    made = {(r["a"], r["b"]): (r["win_rate"], r["queries"]) for r in found["comparisons"]}
+    assert made == {("base", "raw"): (1.0, 1), ("sft", "raw"): (1.0, 1), ("sft", "base"): (1.0, 1)}
+    means = {r["system"]: r["mean"] for r in found["means"] if r["metric"] == "overall"}
+    assert means == {"raw": 0.55, "base": 0.8, "sft": 0.9, "canonical": 1.0}
+
+
+def test_the_gap_closed_is_measured_between_raw_and_the_ceiling() -> None:
+    queries = [Query(str(n)) for n in range(40)]
+    results = {
+        "raw": {q: row(0.2 + 0.01 * n) for n, q in enumerate(queries)},
+        "sft": {q: row(0.5 + 0.01 * n) for n, q in enumerate(queries)},
+        "top": {q: row(0.8 + 0.01 * n) for n, q in enumerate(queries)},
+    }
+    (gap,) = compare.gap_closed("b", results, "top", "overall")
+    assert gap["system"] == "sft"
+    assert gap["closed"] == pytest.approx(0.5)
+    assert gap["ci95"] == pytest.approx([0.5, 0.5])

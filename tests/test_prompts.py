@@ -1,0 +1,71 @@
+"""Templates render everywhere the same, and replies are parsed whatever models wrap them in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptreel import profiles, prompts
+from promptreel.errors import ReplyError, UnknownName
+
+PROMPT = "A large red circle moves left quickly. The background is plain navy."
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        PROMPT,
+        f"  {PROMPT}\n",
+        f'"{PROMPT}"',
+        f"“{PROMPT}”",
+        f"<PROMPT>{PROMPT}</PROMPT>",
+        f"<think>The user wants a circle.</think>\n<prompt>\n{PROMPT}\n</prompt>",
+        f"Sure, here you go:\n```\n{PROMPT}\n```",
+        f"Here is the rewritten prompt: {PROMPT}",
+        f"New prompt:\n{PROMPT}",
+        f"{PROMPT} {PROMPT}",
+        f"<PROMPT>{PROMPT}</PROMPT><PROMPT>another</PROMPT>",
+    ],
+)
+def test_the_prompt_is_found_in_a_reply(reply: str) -> None:
+    assert prompts.parse_rewrite(reply) == PROMPT
+
+
+@pytest.mark.parametrize("reply", ["", "  \n", "<think>hm</think>", "```\n```", "Prompt:"])
+def test_a_reply_without_a_prompt_is_an_error(reply: str) -> None:
+    with pytest.raises(ReplyError, match="no prompt"):
+        prompts.parse_rewrite(reply)
+
+
+@given(st.text(max_size=200))
+def test_parsing_is_idempotent(reply: str) -> None:
+    try:
+        once = prompts.parse_rewrite(reply)
+    except ReplyError:
+        return
+    assert prompts.parse_rewrite(once) == once
+
+
+@given(st.from_regex(r"[A-Za-z][A-Za-z ,]{0,60}[a-z]\.", fullmatch=True).filter(lambda t: ":" not in t))
+def test_a_plain_prompt_is_left_alone(text: str) -> None:
+    assert prompts.parse_rewrite(text) == " ".join(text.split())
+
+
+def test_every_format_renders_every_task_it_has() -> None:
+    profile = profiles.load("tiny").model_dump()
+    history = [{"text": "a ball", "total": 1.5, "dimensions": {"alignment": 2.0, "sharpness": None}}]
+    fields = {"query": "a red ball", "history": history, "draft": "a ball", "problems": ["lost: red"]}
+    for task, format in [("rewrite", "brief"), ("rewrite", "standard"), ("propose", "brief"), ("propose", "standard")]:
+        messages = prompts.render(task, format, profile=profile, **fields)
+        assert messages[-1]["role"] == "user"
+        assert "a red ball" in messages[-1]["content"]
+    assert "48 tokens" in prompts.render("rewrite", "standard", profile=profile, query="x")[0]["content"]
+    assert "missing" in prompts.render("propose", "standard", profile=profile, **fields)[1]["content"]
+
+
+def test_an_unknown_format_names_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match=r"did you mean 'brief'.*standard"):
+        prompts.render("rewrite", "breif", query="x")
+
+
+def test_what_a_person_typed_is_not_a_template() -> None:
+    assert "{{ 7 * 7 }}" in prompts.render("rewrite", "brief", query="{{ 7 * 7 }}")[0]["content"]

@@ -1,0 +1,40 @@
+"""Identity is content."""
+
+import pytest
+
+from promptreel.types import Fact, Query, RenderRequest, Verdict, content_id, content_seed
+
+
+def test_ids_depend_on_content_alone() -> None:
+    assert Query("a").id == Query("a").id
+    assert Query("a").id != Query("b").id
+    assert Query("a", "b").id != Query("a").id
+    assert content_id({"x": 1, "y": 2}) == content_id({"y": 2, "x": 1})
+    assert content_id("ab", "c") != content_id("a", "bc")
+
+
+def test_a_clip_is_the_generator_the_prompt_the_negative_prompt_and_the_seed() -> None:
+    request = RenderRequest("a ball", "", 1)
+    ids = {
+        request.clip_id("g"),
+        request.clip_id("h"),
+        RenderRequest("a box", "", 1).clip_id("g"),
+        RenderRequest("a ball", "blur", 1).clip_id("g"),
+        RenderRequest("a ball", "", 2).clip_id("g"),
+    }
+    assert len(ids) == 5
+
+
+def test_seeds_are_stable() -> None:
+    assert content_seed("evolve", 0) == content_seed("evolve", 0)
+    assert 0 <= content_seed("x") < 2**32
+
+
+def test_verdicts_count_what_is_kept_and_name_what_is_not() -> None:
+    verdict = Verdict((Fact("red", "kept"), Fact("left", "changed"), Fact("small", "lost")), ("gory",))
+    assert verdict.fidelity == pytest.approx(1 / 3)
+    assert verdict.problems == ["changed: left", "lost: small", "unsafe: gory"]
+    assert Verdict.from_json(verdict.to_json()) == verdict
+    assert Verdict(()).fidelity == 1.0
+    with pytest.raises(ValueError, match="kept, lost or changed"):
+        Fact("red", "fine")

@@ -1,0 +1,106 @@
+"""How good the tiny models are: the figures of the manifest, repeated by the slow tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from build_tiny.alignment import describe
+from build_tiny.styles import Style, write
+from promptreel import prompts, registry
+from promptreel.tiny import pixel_oracle
+from promptreel.tiny.judges import OracleReward
+from promptreel.tiny.wording import caption, complete, typed, random_facts, typed_queries
+from promptreel.tiny.world import VALUES, random_scene, render
+from promptreel.types import Clip, Component, Query, RenderRequest, Sampling
+
+WEIGHTS = "package:promptreel.tiny/weights"
+
+
+def share(values: Sequence[bool]) -> float:
+    return round(float(np.mean(values)), 4)
+
+
+def render_all(texts: Sequence[str], **options: object) -> list[Clip]:
+    """One clip for each prompt, the n-th with seed n."""
+    generator = registry.build(Component("generator", "diffusers", {"profile": "tiny", "batch_size": 32, **options}))
+    requests = [RenderRequest(text, "", seed) for seed, text in enumerate(texts)]
+    return [clip for at in range(0, len(requests), 32) for clip in generator.render(requests[at : at + 32])]
+
+
+def video_model(count: int, split: str, style: str = "sentences", **options: object) -> dict[str, float]:
+    """For queries of a split: how often the clip shows all stated facts, when the query is said canonically
+    and when it is passed on as typed; and how often every fact of the canonical caption."""
+    asked = list(itertools.islice(typed_queries(split), count))
+    rng = np.random.default_rng(0)
+    scenes = [complete(facts, rng) for _, facts in asked]
+    canonical = [pixel_oracle.read(c.frames) for c in render_all([caption(s, style) for s in scenes], **options)]
+    raw = [pixel_oracle.read(clip.frames) for clip in render_all([text for text, _ in asked], **options)]
+    stated = [facts for _, facts in asked]
+    found = {
+        "canonical_stated": share([all(r.agrees(*f) for f in s.items()) for r, s in zip(canonical, stated, strict=True)]),
+        "canonical_every": share(
+            [all(r.agrees(*f) for f in s.facts.items()) for r, s in zip(canonical, scenes, strict=True)]
+        ),
+        "raw_stated": share([all(r.agrees(*f) for f in s.items()) for r, s in zip(raw, stated, strict=True)]),
+    }
+    for name in VALUES:
+        right = [r.agrees(name, s.facts[name]) for r, s in zip(canonical, scenes, strict=True) if name in s.facts]
+        found[f"canonical_{name}"] = share(right)
+    return found
+
+
+def alignment(count: int) -> dict[str, float]:
+    """How often the reward prefers a true description of a true clip to one with a single fact flipped, and
+    its rank correlation with the oracle on clips that the video model rendered from good and bad prompts."""
+    reward = registry.build(Component("reward", "xclip", {"model": f"{WEIGHTS}/alignment"}))
+
+    def score(items: Sequence[tuple[Query, Clip]]) -> list[float]:
+        return [r["alignment"] for at in range(0, len(items), 32) for r in reward.score(items[at : at + 32])]
+
+    rng = np.random.default_rng(1)
+    true, flipped = [], []
+    for index in range(count):
+        scene = random_scene(rng, quality="poor" if rng.random() < 0.4 else "sharp")
+        clip = Clip(str(index), render(scene, 10**6 + index), 8)
+        text, _, wrong = describe(scene, rng)
+        true += [(Query(text), clip)] * len(wrong)
+        flipped += [(Query(other), clip) for other, _ in wrong]
+    wins = share([a > b for a, b in zip(score(true), score(flipped), strict=True)])
+    asked = list(itertools.islice(typed_queries("dev", seed=1), count))
+    texts = []
+    for index, (text, facts) in enumerate(asked):
+        other = dict(facts)
+        changed = str(rng.choice([name for name in facts if name != "speed"]))
+        other[changed] = str(rng.choice([v for v in VALUES[changed] if v not in (facts[changed], "still")]))
+        texts.append([caption(complete(facts, rng)), text, caption(complete(other, rng))][index % 3])
+    rendered = list(zip([Query(text) for text, _ in asked], render_all(texts), strict=True))
+    truth = [row["facts"] for row in OracleReward().score(rendered)]
+    return {
+        "prefers_true": wins,
+        "spearman": round(float(stats.spearmanr(score(rendered), truth).statistic), 4),
+    }
+
+
+def language_model(count: int) -> dict[str, float]:
+    """Whether the base model reads scores: it is shown the same two prompts of one query, a script and a
+    caption, with the scores one way and swapped; how often it proposes another script."""
+    llm = registry.build(Component("llm", "local", {"model": f"{WEIGHTS}/base"}))
+    rng = np.random.default_rng(3)
+    script = Style("script", "stated", "canonical", "hype", "some")
+    sentences = Style("sentences", "complete", "canonical", "sharp", "none")
+    asked: dict[str, list[list]] = {"script_scored_higher": [], "sentences_scored_higher": []}
+    for _ in range(count):
+        facts = random_facts(rng)
+        query, pair = typed(facts, "common", rng), (write(facts, script, rng), write(facts, sentences, rng))
+        for name, (a, b) in zip(asked, (pair, pair[::-1]), strict=True):
+            history = [{"text": a, "total": 2.4}, {"text": b, "total": 0.8}]
+            asked[name].append(prompts.render("propose", "brief", query=query, history=history))
+    found = {}
+    for name, conversations in asked.items():
+        replies = llm.complete(conversations, Sampling(1.0, max_tokens=80, seed=0))
+        found[name] = share([str(reply).startswith("Subject:") for reply in replies])
+    return found
