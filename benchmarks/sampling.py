@@ -1,6 +1,6 @@
 """How many clips a second the tiny video model gives, from words to pixels, as the pipeline batches them.
 
-    python benchmarks/sampling.py
+python benchmarks/sampling.py
 """
 
 import argparse

@@ -37,7 +37,11 @@ def test_evolution_asks_every_query_in_every_round_and_shows_the_best() -> None:
 
 def test_a_winner_beats_the_raw_query_by_the_margin_and_clears_the_floors() -> None:
     tried = {
-        Q[0]: [Candidate("a ball", 0, 1.0), Candidate("dim", 1, 5.0, {"x": 0.1}), Candidate("good", 1, 2.0, {"x": 0.9})],
+        Q[0]: [
+            Candidate("a ball", 0, 1.0),
+            Candidate("dim", 1, 5.0, {"x": 0.1}),
+            Candidate("good", 1, 2.0, {"x": 0.9}),
+        ],
         Q[1]: [Candidate("a box", 0, 1.9), Candidate("close", 1, 2.0, {"x": 0.9})],
     }
     assert {q: c.text for q, c in winners(tried, {"x": 0.5}, 0.5).items()} == {Q[0]: "good"}

@@ -100,9 +100,14 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
 
 def test_a_model_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
-        with pytest.raises(KeyboardInterrupt), run.publishing("sft") as out:
-            (out / "half").write_text("x")
-            raise KeyboardInterrupt
+
+        def die_halfway() -> None:
+            with run.publishing("sft") as out:
+                (out / "half").write_text("x")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            die_halfway()
         assert not run.model("sft").exists()
         with run.publishing("sft") as out:
             assert not (out / "half").exists()

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from build_tiny.corpus import MAKERS, example, random_query, with_unsafe
-from build_tiny.styles import CHOICES, is_canonical, random_style, write
 from hypothesis import given
 from hypothesis import strategies as st
 
+from build_tiny.corpus import MAKERS, example, random_query, with_unsafe
+from build_tiny.styles import CHOICES, is_canonical, random_style, write
 from promptreel.tiny.text_oracle import parse
 from promptreel.tiny.wording import SPLITS, caption, split_of, typed_queries
 from promptreel.tiny.world import random_scene
@@ -23,9 +23,7 @@ def test_queries_are_parsed(split: str) -> None:
 
 
 def test_splits_share_no_combination_of_facts_but_ood_is_said_otherwise() -> None:
-    facts = {
-        split: {tuple(f.items()) for _, f in itertools.islice(typed_queries(split), 1500)} for split in SPLITS
-    }
+    facts = {split: {tuple(f.items()) for _, f in itertools.islice(typed_queries(split), 1500)} for split in SPLITS}
     assert not facts["train"] & facts["dev"]
     assert not facts["train"] & facts["test"]
     assert not facts["dev"] & facts["test"]

@@ -1,6 +1,6 @@
 """Promptreel teaches a language model to write the prompts that one particular video model renders best.
 
-    from promptreel import Rewriter, load_recipe, run
+from promptreel import Rewriter, load_recipe, run
 """
 
 from __future__ import annotations

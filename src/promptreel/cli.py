@@ -57,8 +57,16 @@ def fail(error: PromptreelError) -> NoReturn:
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A callback that draws a bar for each thing it is called about, with its rate and the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -89,7 +97,8 @@ DEMO = (
 """What the demo makes smaller in the tiny recipe."""
 QUICK = (
     "name=tiny-quick", "evolve.queries.take=24", "evolve.rounds=2", "sample-1.queries.take=32",
-    "sample-2.queries.take=24", "evaluate.benchmarks.tiny-test.queries.take=24", "evaluate.benchmarks.tiny-test.seeds=1",
+    "sample-2.queries.take=24", "evaluate.benchmarks.tiny-test.queries.take=24",
+    "evaluate.benchmarks.tiny-test.seeds=1",
     "evaluate.benchmarks.tiny-ood.queries.take=8", "evaluate.benchmarks.tiny-ood.seeds=1",
 )  # fmt: skip
 
@@ -113,7 +122,7 @@ def demo(
 def run(
     recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes along.")],
     out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/NAME by default.")] = None,
-    set: SetOption = [],  # noqa: A002, B006 - the option is called --set
+    set: SetOption = [],  # noqa: B006 - the option is called --set
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     as_json: JSONOption = False,
 ) -> None:

@@ -85,7 +85,7 @@ EXTRAS = {
 """Which extra brings a module that is not part of the core."""
 
 
-class importing:  # noqa: N801 - reads as a statement
+class importing:
     """Turns the absence of an optional dependency into the line that installs it."""
 
     def __init__(self, what: str) -> None:

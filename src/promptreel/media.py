@@ -46,6 +46,7 @@ def _write(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with av.open(str(temporary), "w", format=format) as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options or {})
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = pixels.shape[2], pixels.shape[1], coded
         stream.thread_count = 1
         for picture in np.ascontiguousarray(pixels):
@@ -69,8 +70,10 @@ def read(path: Path) -> np.ndarray:
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
     if frame.format.name == "bgra":
-        return frame.to_ndarray()[..., 2::-1]
-    return frame.to_ndarray(format="rgb24")
+        bgra: np.ndarray = frame.to_ndarray()
+        return bgra[..., 2::-1]
+    rgb: np.ndarray = frame.to_ndarray(format="rgb24")
+    return rgb
 
 
 def sample(frames: np.ndarray, count: int) -> np.ndarray:

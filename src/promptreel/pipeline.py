@@ -107,7 +107,7 @@ class Pipeline:
         self.scorer.losses.clear()
         self.desk.losses.clear()
         database.set_stage(name, stage.kind, "running", before, {})
-        output = self._methods[stage.kind](self, stage)
+        output = getattr(self, stage.kind)(stage)
         database.set_losses(name, self.scorer.losses + self.desk.losses)
         database.set_stage(name, stage.kind, "done", before + time.monotonic() - began, output)
 
@@ -158,7 +158,9 @@ class Pipeline:
             return self._writer(roles[name])
         base = recipe.student.llm.component("llm")
         options = {key: value for key, value in base.options.items() if key not in ("adapter", "revision")}
-        return self._writer(recipe.student, Component("llm", base.name, {**options, "model": str(self.run.model(name))}))
+        return self._writer(
+            recipe.student, Component("llm", base.name, {**options, "model": str(self.run.model(name))})
+        )
 
     def _writer(self, table: WriterTable, llm: Component | None = None) -> Writer:
         sampling = Sampling(**table.sampling.model_dump(), seed=self.recipe.seed)
@@ -350,7 +352,9 @@ class Pipeline:
 
     def merge(self, stage: str | None, to: Path, dtype: str) -> str:
         """Write the student of a training stage, by default of the last one done, into ``to``; its name."""
-        done = [s.name for s in self.recipe.stage if isinstance(s, SFTStage | DPOStage) and self.run.model(s.name).exists()]
+        done = [
+            s.name for s in self.recipe.stage if isinstance(s, SFTStage | DPOStage) and self.run.model(s.name).exists()
+        ]
         if not done:
             raise RunError("no student is trained yet: run an sft or dpo stage first")
         if stage is not None and stage not in done:
@@ -402,12 +406,10 @@ class Pipeline:
                     "dimensions": candidate.dimensions,
                 }
 
-    _methods: dict[str, Callable[..., dict[str, Any]]] = {
-        "evolve": evolve, "sft": sft, "sample": sample, "pairs": pairs, "dpo": dpo, "evaluate": evaluate,
-    }  # fmt: skip
 
-
-def run(recipe: Recipe, given: str, directory: Path, report: Report = silent, until: str | None = None) -> dict[str, Any]:
+def run(
+    recipe: Recipe, given: str, directory: Path, report: Report = silent, until: str | None = None
+) -> dict[str, Any]:
     """Begin a run of a recipe in a directory, or go on with it; its summary.
 
     Raises ``RunError`` when the directory holds a run of another recipe.

@@ -51,9 +51,7 @@ def _distinct(queries: Iterable[Query]) -> Iterator[Query]:
             yield query
 
 
-def _source(
-    source: str, named: Mapping[str, Callable[[], Iterable[Query]]], endless: bool
-) -> Iterable[Query]:
+def _source(source: str, named: Mapping[str, Callable[[], Iterable[Query]]], endless: bool) -> Iterable[Query]:
     if source in named:
         if endless:
             raise QueryError(f"{source} has no end; say how many queries to take")

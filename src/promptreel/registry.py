@@ -37,6 +37,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tiny-ood": "promptreel.tiny.datasets:ood",
     },
 }
+
+
 def names(kind: str) -> dict[str, str]:
     """All components of a kind, built in and plugged in: name to ``module:Class``."""
     plugged = {entry.name: entry.value for entry in entry_points(group=f"promptreel.{kind}s")}
@@ -53,7 +55,8 @@ def find(kind: str, name: str) -> type:
         raise UnknownName(kind, name, known)
     module, _, attribute = known[name].partition(":")
     with importing(f"{kind} {name!r}"):
-        return getattr(import_module(module), attribute)
+        found: type = getattr(import_module(module), attribute)
+    return found
 
 
 def check(component: Component) -> None:

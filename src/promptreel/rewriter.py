@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from promptreel import profiles, prompts, queries, registry
 from promptreel.errors import PromptreelError, ReplyError, UserError
 from promptreel.protocols import LLM, Engine, Judge, Worker
+from promptreel.resources import locate
 from promptreel.store import Database
 from promptreel.types import Component, Failure, Message, Query, Rewrite, Sampling, content_id, content_seed
 
@@ -22,7 +23,7 @@ class Writer:
 
     llm: Component
     format: str = "standard"
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     batch_size: int = 64
     profile: Mapping[str, Any] | None = None
     """What the template may say of the video model."""
@@ -61,9 +62,7 @@ class Desk:
         self.database, self.engine = database, engine
         self.losses: Counter[str] = Counter()
 
-    def answers(
-        self, writer: Writer, conversations: Sequence[list[Message]], origin: str
-    ) -> Iterator[str | Failure]:
+    def answers(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> Iterator[str | Failure]:
         """A raw reply or a failure for each conversation, in order."""
         fingerprint = registry.build(writer.llm).fingerprint
         sampling = writer.sampling
@@ -80,9 +79,7 @@ class Desk:
                 self.database.add_reply_batch(key, fingerprint, replies, origin)
             yield from replies
 
-    def rewrites(
-        self, writer: Writer, conversations: Sequence[list[Message]], origin: str
-    ) -> list[str | None]:
+    def rewrites(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> list[str | None]:
         """The prompt in each reply; ``None``, and counted, where there is none."""
         texts: list[str | None] = []
         for reply in self.answers(writer, conversations, origin):
@@ -121,16 +118,15 @@ def writer_for(spec: str, profile: str, sampling: Sampling | None = None) -> Wri
         model, _, plus = rest.partition("+")
         adapter = plus or None
     else:
-        raise UserError(
-            f"cannot read the language model {spec!r}: give local:PATH-OR-HUB-ID[+ADAPTER], or one of {', '.join(NAMED)}"
-        )
+        known = ", ".join(NAMED)
+        raise UserError(f"cannot read the language model {spec!r}: give local:PATH-OR-HUB-ID[+ADAPTER], or {known}")
     component = Component("llm", "local", {"model": model} | ({"adapter": adapter} if adapter else {}))
-    card = Path(str(registry.locate(model))) / CARD
-    known = json.loads(card.read_text()) if card.exists() else {}
+    card = Path(str(locate(model))) / CARD
+    asked = json.loads(card.read_text()) if card.exists() else {}
     return Writer(
         component,
-        known.get("format", "standard"),
-        sampling or Sampling(**known.get("sampling", {"temperature": 0.7, "max_tokens": 400})),
+        asked.get("format", "standard"),
+        sampling or Sampling(**asked.get("sampling", {"temperature": 0.7, "max_tokens": 400})),
         profile=profiles.load(profile).model_dump(),
     )
 

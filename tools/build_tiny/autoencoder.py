@@ -160,7 +160,9 @@ def _normalise(vae: AutoencoderKLWan, data: np.ndarray) -> None:
     """Record the mean and spread of every latent channel, by which pipelines normalise them."""
     latents = torch.cat(
         [
-            vae.encode(torch.from_numpy(data[at : at + 50]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1).latent_dist.mode()
+            vae.encode(
+                torch.from_numpy(data[at : at + 50]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            ).latent_dist.mode()
             for at in range(0, len(data), 50)
         ]
     )

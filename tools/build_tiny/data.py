@@ -29,9 +29,7 @@ def clips(work: Path, seed: int, count: int = CLIPS) -> tuple[np.ndarray, list[S
     work.mkdir(parents=True, exist_ok=True)
     array, facts = work / "clips.npy", work / "scenes.json"
     if not facts.exists():
-        out = np.lib.format.open_memmap(
-            array, mode="w+", dtype=np.uint8, shape=(count, FRAMES, SIZE, SIZE, 3)
-        )
+        out = np.lib.format.open_memmap(array, mode="w+", dtype=np.uint8, shape=(count, FRAMES, SIZE, SIZE, 3))
         scenes = []
         keys = [(seed, index) for index in range(count)]
         with ProcessPoolExecutor(os.cpu_count()) as pool:

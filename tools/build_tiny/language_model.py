@@ -60,9 +60,7 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
 def _encode(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator) -> tuple[list[int], int]:
     """Token ids of an example and how many of them are the prompt."""
     drawn = example(rng)
-    prompt = tokenizer.apply_chat_template(
-        drawn.messages, add_generation_prompt=True, tokenize=False
-    )
+    prompt = tokenizer.apply_chat_template(drawn.messages, add_generation_prompt=True, tokenize=False)
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer = tokenizer(drawn.answer + "<|end|>", add_special_tokens=False)["input_ids"]
     return ids + answer, len(ids)

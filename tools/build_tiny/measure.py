@@ -13,7 +13,7 @@ from build_tiny.styles import Style, write
 from promptreel import prompts, registry
 from promptreel.tiny import pixel_oracle
 from promptreel.tiny.judges import OracleReward
-from promptreel.tiny.wording import caption, complete, typed, random_facts, typed_queries
+from promptreel.tiny.wording import caption, complete, random_facts, typed, typed_queries
 from promptreel.tiny.world import VALUES, random_scene, render
 from promptreel.types import Clip, Component, Query, RenderRequest, Sampling
 
@@ -41,7 +41,9 @@ def video_model(count: int, split: str, style: str = "sentences", **options: obj
     raw = [pixel_oracle.read(clip.frames) for clip in render_all([text for text, _ in asked], **options)]
     stated = [facts for _, facts in asked]
     found = {
-        "canonical_stated": share([all(r.agrees(*f) for f in s.items()) for r, s in zip(canonical, stated, strict=True)]),
+        "canonical_stated": share(
+            [all(r.agrees(*f) for f in s.items()) for r, s in zip(canonical, stated, strict=True)]
+        ),
         "canonical_every": share(
             [all(r.agrees(*f) for f in s.facts.items()) for r, s in zip(canonical, scenes, strict=True)]
         ),

@@ -56,9 +56,7 @@ FEATURES = sum(len(values) for values in CHOICES.values())
 
 
 def random_style(rng: np.random.Generator) -> Style:
-    drawn = {
-        name: str(rng.choice(list(values), p=list(values.values()))) for name, values in CHOICES.items()
-    }
+    drawn = {name: str(rng.choice(list(values), p=list(values.values()))) for name, values in CHOICES.items()}
     style = Style(**drawn)
     # Canonical captions stay well under a tenth of pretraining.
     if is_canonical(style) and rng.random() < 0.5:
@@ -67,9 +65,11 @@ def random_style(rng: np.random.Generator) -> Style:
 
 
 def is_canonical(style: Style) -> bool:
-    return (
-        style.form in ("sentences", "tags")
-        and (style.extent, style.words, style.quality, style.padding) == ("complete", "canonical", "sharp", "none")
+    return style.form in ("sentences", "tags") and (style.extent, style.words, style.quality, style.padding) == (
+        "complete",
+        "canonical",
+        "sharp",
+        "none",
     )
 
 

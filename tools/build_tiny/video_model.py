@@ -100,7 +100,9 @@ def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) 
         outer=("shared", "embed_tokens", "patch_embedding", "proj_out", "relative"),
     )  # fmt: skip
     progress = Progress(out, nn.ModuleList([model, averaged]), schedule, steps, every=250)
-    flow_matching(pipeline, *latents(vae, work, seed), progress, seed, "sentences", lambda: averaged.update_parameters(model))
+    flow_matching(
+        pipeline, *latents(vae, work, seed), progress, seed, "sentences", lambda: averaged.update_parameters(model)
+    )
     model.load_state_dict(averaged.module.state_dict())
     pipeline.to(torch.bfloat16).save_pretrained(out)
     return {
@@ -118,9 +120,7 @@ def flow_matching(pipeline, videos, images, scenes, progress, seed, style, after
         still = rng.random() < IMAGES
         index = rng.integers(0, trainable, BATCH)
         clean = (images if still else videos)[index].float()
-        texts = [
-            "" if rng.random() < EMPTY else caption(scenes[i], style, still=still) for i in index
-        ]
+        texts = ["" if rng.random() < EMPTY else caption(scenes[i], style, still=still) for i in index]
         noise = torch.randn(clean.shape, generator=generator)
         level = torch.sigmoid(torch.randn(BATCH, generator=generator))
         level = SHIFT * level / (1 + (SHIFT - 1) * level)

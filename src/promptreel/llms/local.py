@@ -80,5 +80,3 @@ class LocalLLM:
         )
         answers = out[:, inputs["input_ids"].shape[1] :]
         return list(tokenizer.batch_decode(answers, skip_special_tokens=True))
-
-

@@ -87,9 +87,7 @@ def token_counter(name: str) -> Callable[[str], int]:
     else:
         from huggingface_hub import hf_hub_download
 
-        tokenizer = Tokenizer.from_file(
-            hf_hub_download(profile.model, "tokenizer.json", subfolder=profile.tokenizer)
-        )
+        tokenizer = Tokenizer.from_file(hf_hub_download(profile.model, "tokenizer.json", subfolder=profile.tokenizer))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda text: len(tokenizer.encode(text).ids)

@@ -6,6 +6,7 @@ All are computed on luma (ITU-R BT.601) scaled to 0..1, and all are higher for b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -75,8 +76,8 @@ def _flow(luma: np.ndarray) -> tuple[float, float | None]:
     height, width = luma.shape[1:]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     lengths, matches = [], []
-    for before, after in zip(luma[:-1], luma[1:], strict=True):
-        flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 9, 3, 5, 1.1, 0)
+    for before, after in pairwise(luma):
+        flow = cv2.calcOpticalFlowFarneback(before, after, np.zeros((height, width, 2)), 0.5, 3, 9, 3, 5, 1.1, 0)
         length = np.hypot(flow[..., 0], flow[..., 1])
         lengths.append(float(length[length >= np.percentile(length, 90)].mean()))
         moved = cv2.remap(after, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR)

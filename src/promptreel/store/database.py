@@ -209,7 +209,7 @@ class Database:
         """Store what a batch of renders gave: the fps of each clip, or its failure."""
         rows = []
         for request, result in results:
-            failed = isinstance(result, Failure)
+            failure = result if isinstance(result, Failure) else None
             rows.append(
                 {
                     "id": request.clip_id(generator),
@@ -217,9 +217,9 @@ class Database:
                     "prompt": request.prompt,
                     "negative": request.negative,
                     "seed": request.seed,
-                    "fps": None if failed else result,
-                    "failure": result.reason if failed else None,
-                    "detail": result.detail if failed else None,
+                    "fps": None if failure else result,
+                    "failure": failure.reason if failure else None,
+                    "detail": failure.detail if failure else None,
                     "origin": origin,
                 }
             )

@@ -1,9 +1,9 @@
 """A run directory: the only place that chooses where in it something lies.
 
-    recipe.toml    as given           recipe.json   as resolved
-    run.db         the database       clips/        rendered media, lossless
-    models/<stage>/                   what from_pretrained reads; appears by rename when complete
-    summary.json
+recipe.toml    as given           recipe.json   as resolved
+run.db         the database       clips/        rendered media, lossless
+models/<stage>/                   what from_pretrained reads; appears by rename when complete
+summary.json
 """
 
 from __future__ import annotations

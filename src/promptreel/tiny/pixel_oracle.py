@@ -66,6 +66,12 @@ class Reading:
     """
 
     facts: dict[str, str | None]
+    edge: float = 0.0
+    """Steepness of the shape's edges: share of the contrast per pixel."""
+    flicker: float = 0.0
+    """Relative change of brightness over the frames, a standard deviation."""
+    grain: float = 0.0
+    """Roughness of the background, a standard deviation (0..255)."""
 
     def agrees(self, attribute: str, value: str) -> bool:
         return self.facts.get(attribute) == value
@@ -85,9 +91,7 @@ def _outlines() -> tuple[np.ndarray, np.ndarray]:
         x, y = np.meshgrid(side * unit, side * unit)
         rows = []
         for turn in np.deg2rad(TURNS):
-            body, mark = shape_distance(
-                shape, np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
-            )
+            body, mark = shape_distance(shape, np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x)
             solid = ((body < 0) & (mark > 0)).astype(float)
             centre = ndimage.center_of_mass(solid)
             solid = ndimage.shift(solid, (GRID * fine - 1) / 2 - np.array(centre), order=1)
@@ -110,7 +114,8 @@ def _normalise(cover: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray
     unit = np.sqrt(area / np.pi)
     offsets = (np.arange(GRID) + 0.5) / GRID * 2 * EXTENT - EXTENT
     coordinates = np.meshgrid(centre[0] + offsets * unit, centre[1] + offsets * unit, indexing="ij")
-    return ndimage.map_coordinates(cover, coordinates, order=1, mode="constant").ravel()
+    moved: np.ndarray = ndimage.map_coordinates(cover, coordinates, order=1, mode="constant")
+    return moved.ravel()
 
 
 def _steepness(cover: np.ndarray) -> float:
@@ -184,11 +189,10 @@ def read(frames: np.ndarray) -> Reading:
     flicker, grain = _unsteadiness(clip, cover, backdrop(*name))
     good = edge >= MIN_EDGE and flicker <= MAX_FLICKER and grain <= MAX_GRAIN
     facts["quality"] = "sharp" if good else "poor"
-    facts["_"]=(round(edge,2),round(flicker,3),round(grain,1))
     if len(clip) > 1 and len(index) >= 5:
         turns = _turns(mismatch[:, which], SYMMETRY[shape])
         facts["motion"], facts["speed"] = _motion(index / (len(clip) - 1), centres, radii, turns)
-    return Reading(facts)
+    return Reading(facts, edge, flicker, grain)
 
 
 _BORDER = np.ones((SIZE, SIZE), dtype=bool)
@@ -207,9 +211,7 @@ def _background(clip: np.ndarray) -> tuple[tuple[str, str], np.ndarray, float]:
     weight = 0.02 * 128.0**2 * expected.shape[1]
     gains = (border @ expected.T + weight) / ((expected**2).sum(1) + weight)
     gains = np.clip(gains, 0.6, 1.5)
-    errors = [
-        np.minimum(np.abs(border / gains[:, i, None] - expected[i]), 60).mean() for i in range(len(names))
-    ]
+    errors = [np.minimum(np.abs(border / gains[:, i, None] - expected[i]), 60).mean() for i in range(len(names))]
     best = int(np.argmin(errors))
     return names[best], gains[:, best], float(errors[best])
 
@@ -250,9 +252,7 @@ def _slope(at: np.ndarray, values: np.ndarray) -> float:
     return float(np.polyfit(at, values, 1)[0])
 
 
-def _motion(
-    at: np.ndarray, centres: np.ndarray, radii: np.ndarray, turns: np.ndarray
-) -> tuple[str, str | None]:
+def _motion(at: np.ndarray, centres: np.ndarray, radii: np.ndarray, turns: np.ndarray) -> tuple[str, str | None]:
     """Motion and speed from positions ``(T, 2)`` as (row, column), radii ``(T,)`` and turns ``(T,)``."""
     down, right = _slope(at, centres[:, 0]), _slope(at, centres[:, 1])
     growth = float(np.exp(_slope(at, np.log(radii))))

@@ -13,10 +13,12 @@ from functools import cache
 from promptreel.tiny.wording import LEXICON, ONE_WORD_MOVES, RANKS, UNSAFE
 
 FILLER_WORDS = frozenset(
-    "a an and the of on in at to it is that this with there video clip background backdrop against front "
-    "show please make want could you film imagine short let's see animate image moving moves going goes "
-    "heading heads sliding slides drifting drifts gliding glides traveling travels behind i "
-    "glows glowing gentle shark sharks swing swings quick shift ground world".split()
+    """
+    a an and the of on in at to it is that this with there video clip background backdrop against front show
+    please make want could you film imagine short let's see animate image moving moves going goes heading heads
+    sliding slides drifting drifts gliding glides traveling travels behind i glows glowing gentle shark sharks
+    swing swings quick shift ground world
+    """.split()
 )
 """Words that state no fact, and words of English that must not be taken for misspelt ones of the world."""
 
@@ -57,9 +59,9 @@ def _phrases() -> dict[tuple[str, ...], tuple[str, str]]:
         for value, verbs in moves.items():
             for verb in verbs:
                 add(verb, "motion", value)
-    for value, extra in _MORE.items():
+    for fact, extra in _MORE.items():
         for phrase in extra:
-            add(phrase, *value)
+            add(phrase, *fact)
     for word in (*UNSAFE["common"], *UNSAFE["rare"]):
         add(word, "unsafe", word)
     return phrases
@@ -98,7 +100,7 @@ def _one_slip(a: str, b: str) -> bool:
         return False
     start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     if len(a) == len(b):
-        swapped = a[: start] + a[start + 1 : start + 2] + a[start : start + 1] + a[start + 2 :]
+        swapped = a[:start] + a[start + 1 : start + 2] + a[start : start + 1] + a[start + 2 :]
         return a[start + 1 :] == b[start + 1 :] or swapped == b
     longer, shorter = (a, b) if len(a) > len(b) else (b, a)
     return longer[:start] + longer[start + 1 :] == shorter

@@ -208,4 +208,5 @@ def _spoil(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     grain *= rng.uniform(12, 18) / grain.std()
     gains = 1 + rng.choice([-1, 1]) * rng.uniform(0.14, 0.24) * np.where(np.arange(len(clip)) % 2, 1, -1)
     gains = gains + rng.normal(0, 0.04, len(clip))
-    return (blurred + grain[..., None]) * gains[:, None, None, None]
+    spoiled: np.ndarray = (blurred + grain[..., None]) * gains[:, None, None, None]
+    return spoiled

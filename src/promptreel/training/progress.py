@@ -8,13 +8,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class StepReport(TrainerCallback):
+class StepReport(TrainerCallback):  # type: ignore[misc]  # untyped base
     """Calls ``report(what, steps done, steps in all)`` after every optimiser step."""
 
     def __init__(self, report: Callable[[str, int, int], None], what: str) -> None:
         self.report, self.what = report, what
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.report(self.what, state.global_step, state.max_steps)
