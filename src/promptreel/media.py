@@ -69,13 +69,12 @@ def read(path: Path) -> np.ndarray:
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    if frame.format.name == "bgra":
-        bgra: np.ndarray = frame.to_ndarray()
-        return bgra[..., 2::-1]
-    rgb: np.ndarray = frame.to_ndarray(format="rgb24")
-    return rgb
+    native = frame.format.name == "bgra"
+    pixels: np.ndarray = frame.to_ndarray() if native else frame.to_ndarray(format="rgb24")
+    return pixels[..., 2::-1] if native else pixels
 
 
 def sample(frames: np.ndarray, count: int) -> np.ndarray:
     """``count`` frames spread evenly from first to last; repeats frames of a clip that has fewer."""
-    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+    chosen: np.ndarray = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+    return chosen

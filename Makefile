@@ -1,0 +1,34 @@
+# Every target sets up what it needs: Python 3.11 and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test slow check tiny clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch --editable '.[local,dev]'
+	touch $@
+
+demo: setup  ## the whole method on the tiny world, about ten minutes
+	$(BIN)/promptreel demo
+
+test: setup  ## the default tests, about two minutes
+	$(BIN)/pytest
+
+slow: setup  ## the long story: figures of the tiny models, whole runs
+	$(BIN)/pytest -m slow
+
+check: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tiny: setup  ## train the tiny models from scratch; hours on two cores
+	cd tools && ../$(BIN)/python -m build_tiny
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,39 @@
+"""Shared set-up: fakes by name, and no network but loopback."""
+
+import socket
+from collections.abc import Iterator
+
+import fakes
+import pytest
+
+from promptreel import registry
+
+
+@pytest.fixture
+def fake_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers the fakes under the name ``fake`` and forgets what they counted."""
+    for kind, name in {
+        "generator": "FakeGenerator",
+        "reward": "FakeReward",
+        "judge": "FakeJudge",
+        "llm": "FakeLLM",
+    }.items():
+        monkeypatch.setitem(registry.BUILT_IN[kind], "fake", f"fakes:{name}")
+    for counter in (fakes.FakeGenerator.rendered, fakes.FakeReward.scored, fakes.FakeJudge.judged):
+        counter.clear()
+    fakes.FakeGenerator.batches.clear()
+    fakes.FakeLLM.asked.clear()
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing but this machine is contacted."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):  # type: ignore[index]
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    return

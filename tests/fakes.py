@@ -1,0 +1,88 @@
+"""Components that obey the ports and cost nothing, to test what is between the ports.
+
+They count what they are asked on the class, since engines build their own instances.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from promptreel.types import Clip, Fact, Failure, Message, Query, RenderRequest, Sampling, Scores, Verdict
+
+
+class FakeGenerator:
+    """Clips whose first pixel depends on the prompt and the seed; prompts with "broken" fail."""
+
+    batch_size = 4
+    rendered: ClassVar[Counter[str]] = Counter()
+    batches: ClassVar[list[list[RenderRequest]]] = []
+
+    def __init__(self, profile: str = "tiny", name: str = "fake") -> None:
+        self.fingerprint = f"generator-{name}"
+
+    def render(self, requests: Sequence[RenderRequest]) -> list[Clip | Failure]:
+        self.batches.append(list(requests))
+        results: list[Clip | Failure] = []
+        for request in requests:
+            self.rendered[request.prompt] += 1
+            if "broken" in request.prompt:
+                results.append(Failure("render", "broken"))
+                continue
+            frames = np.full((2, 16, 16, 3), (len(request.prompt) * 7 + request.seed) % 256, np.uint8)
+            results.append(Clip(request.clip_id(self.fingerprint), frames, 8.0))
+        return results
+
+
+class FakeReward:
+    """``length``: words of the prompt cannot be seen, so it scores brightness; ``never`` is always missing."""
+
+    dimensions = ("length", "never")
+    scored: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        self.fingerprint = "reward-fake"
+
+    def score(self, items: Sequence[tuple[Query, Clip]]) -> list[Scores]:
+        self.scored.update(clip.id for _, clip in items)
+        return [{"length": float(clip.frames.mean()), "never": None} for _, clip in items]
+
+
+class FakeJudge:
+    """Every word of the query is a fact; "gory" is unsafe; a rewrite with "unreadable" has no verdict."""
+
+    judged: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        self.fingerprint = "judge-fake"
+
+    def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
+        self.judged.update(text for _, text in items)
+        return [
+            None
+            if "unreadable" in text
+            else Verdict(
+                tuple(Fact(word, "kept" if word in text.split() else "lost") for word in query.text.split()),
+                ("gory",) if "gory" in text else (),
+            )
+            for query, text in items
+        ]
+
+
+class FakeLLM:
+    """Answers with the last line it was asked, and the row and seed, so that no two replies are alike."""
+
+    asked: ClassVar[list[tuple[int, int]]] = []
+
+    def __init__(self, model: str = "fake") -> None:
+        self.fingerprint = f"llm-{model}"
+
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[str | Failure]:
+        self.asked.append((len(conversations), sampling.seed))
+        return [
+            Failure("timeout") if "slow" in c[-1]["content"] else f"{c[-1]['content']} r{row} s{sampling.seed % 97}"
+            for row, c in enumerate(conversations)
+        ]

@@ -1,0 +1,51 @@
+"""Components are found by name, checked by signature, and missing extras say what to type."""
+
+import subprocess
+import sys
+
+import pytest
+
+from promptreel import profiles, registry
+from promptreel.errors import MissingExtra, RecipeError, UnknownName, importing
+from promptreel.types import Component
+
+
+def test_every_built_in_component_exists() -> None:
+    for kind, known in registry.BUILT_IN.items():
+        for name in known:
+            assert registry.find(kind, name)
+
+
+def test_unknown_names_and_options_suggest_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'diffusers'"):
+        registry.find("generator", "difusers")
+    with pytest.raises(RecipeError, match="has no option 'stepz'; did you mean 'steps'"):
+        registry.check(Component("generator", "diffusers", {"profile": "tiny", "stepz": 3}))
+    with pytest.raises(RecipeError, match="needs the option 'model'"):
+        registry.check(Component("reward", "xclip"))
+    with pytest.raises(UnknownName, match="did you mean 'tiny'"):
+        profiles.load("tinny")
+
+
+def test_a_missing_extra_says_the_line_to_type() -> None:
+    with pytest.raises(MissingExtra, match=r"pip install 'promptreel\[ray\]'"), importing("the Ray engine"):
+        raise ModuleNotFoundError("no ray", name="ray.data")
+    with pytest.raises(ModuleNotFoundError), importing("x"):
+        raise ModuleNotFoundError("a bug of ours", name="promptreel.nonsense")
+
+
+@pytest.mark.parametrize(
+    "code", ["import promptreel", "import promptreel.cli", "from promptreel.config import load_recipe"]
+)
+def test_the_core_does_not_import_heavy_libraries(code: str) -> None:
+    heavy = {"torch", "transformers", "diffusers", "cv2", "av"}
+    check = f"import sys; {code}; bad = {heavy} & set(sys.modules); assert not bad, bad"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_profile_counts_tokens_with_its_own_tokenizer(name: str) -> None:
+    profile = profiles.load(name)
+    assert profile.token_limit > 10
+    count = profiles.token_counter(name)
+    assert count("a ball") < count("a ball and a box and a ball")

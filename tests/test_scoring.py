@@ -1,0 +1,109 @@
+"""The road from words to numbers: everything is paid for once, and batches never depend on what is missing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakes
+import pytest
+
+from promptreel.engine.local import LocalEngine
+from promptreel.rewriter import Desk, Writer
+from promptreel.scoring import Scorer
+from promptreel.store import Run
+from promptreel.types import Component, Query, RenderRequest, Sampling
+
+BALL, BOX = Query("red ball"), Query("blue box")
+REWARDS = {"fake": Component("reward", "fake")}
+
+
+@pytest.fixture
+def run(tmp_path: Path, fake_components: None) -> Iterator[Run]:
+    with Run(tmp_path) as opened:
+        yield opened
+
+
+def scorer(run: Run) -> Scorer:
+    return Scorer(run, LocalEngine(), Component("generator", "fake"), Component("judge", "fake"))
+
+
+def test_a_rewrite_is_rendered_with_every_seed_and_scores_are_averaged(run: Run) -> None:
+    (scored,) = scorer(run).score([(BALL, "red ball")], [1, 3], REWARDS, "evolve/0")
+    assert len(scored.clips) == 2
+    assert scored.dimensions["length"] == pytest.approx((8 * 7 + 1 + 8 * 7 + 3) / 2)
+    assert scored.dimensions["never"] is None
+    assert [row["length"] for row in scored.by_seed] == [57.0, 59.0]
+
+
+def test_the_same_thing_is_paid_for_once(run: Run) -> None:
+    items = [(BALL, "red ball"), (BOX, "red ball"), (BALL, "red ball")]
+    first = scorer(run).score(items, [1], REWARDS, "evolve/0")
+    again = scorer(run).score(items, [1], REWARDS, "sample")
+    assert [s.dimensions for s in first] == [s.dimensions for s in again]
+    assert fakes.FakeGenerator.rendered == {"red ball": 1}
+    assert max(fakes.FakeReward.scored.values()) == 2  # once for each query
+
+
+def test_what_cannot_be_rendered_is_missing_and_counted(run: Run) -> None:
+    made = scorer(run)
+    broken, fine = made.score([(BALL, "broken"), (BALL, "red ball")], [1, 2], REWARDS, "evolve/0")
+    assert broken.dimensions == {}
+    assert broken.clips == ()
+    assert fine.dimensions["length"] is not None
+    assert made.losses == {"render": 2}
+
+
+def test_a_resumed_step_computes_the_same_batches(run: Run) -> None:
+    requests = [RenderRequest(f"prompt {n}", "", 1) for n in range(10)]
+    scorer(run).render(requests[2:4], "earlier")
+    fakes.FakeGenerator.batches.clear()
+    scorer(run).render(requests, "step")
+    whole = list(fakes.FakeGenerator.batches)
+    assert [len(batch) for batch in whole] == [4, 4]  # without what an earlier step has
+    run.database.engine.dispose()
+    with run.database.engine.begin() as connection:  # as if killed after the first batch
+        from sqlalchemy import delete
+
+        from promptreel.store.database import clips
+
+        lost = [request.clip_id("generator-fake") for request in whole[1]]
+        connection.execute(delete(clips).where(clips.c.id.in_(lost)))
+    fakes.FakeGenerator.batches.clear()
+    scorer(run).render(requests, "step")
+    assert fakes.FakeGenerator.batches == [whole[1]]
+
+
+def test_verdicts_are_asked_for_once(run: Run) -> None:
+    verdicts = scorer(run).judge([(BALL, "a red ball"), (BALL, "a ball"), (BALL, "unreadable")], "evolve/1")
+    assert [v.fidelity if v else None for v in verdicts] == [1.0, 0.5, None]
+    scorer(run).judge([(BALL, "a ball")], "sample")
+    assert fakes.FakeJudge.judged["a ball"] == 1
+
+
+def test_replies_come_in_planned_batches_seeded_by_content(run: Run) -> None:
+    writer = Writer(Component("llm", "fake"), "brief", Sampling(), batch_size=2)
+    asked = [BALL, BOX, BALL, Query("slow one")]
+    desk = Desk(run.database, LocalEngine())
+    first = desk.rewrite(writer, asked, "sample")
+    assert first[0] != first[2]
+    assert first[3] is None
+    assert desk.losses == {"timeout": 1}
+    assert [rows for rows, _ in fakes.FakeLLM.asked] == [2, 2]
+    assert len({seed for _, seed in fakes.FakeLLM.asked}) == 2
+    assert Desk(run.database, LocalEngine()).rewrite(writer, asked, "again") == first
+    assert len(fakes.FakeLLM.asked) == 2
+
+
+def test_the_engine_keeps_the_workers_used_last() -> None:
+    built: list[str] = []
+
+    def factory(name: str) -> object:
+        built.append(name)
+        return lambda batch: [f"{name}{item}" for item in batch]
+
+    engine = LocalEngine(resident=2)
+    assert list(engine.map(factory, {"name": "a"}, [1, 2, 3], 2)) == [["a1", "a2"], ["a3"]]
+    for name in "abac":
+        list(engine.map(factory, {"name": name}, [1], 1))
+    assert built == ["a", "b", "c"]
+    list(engine.map(factory, {"name": "b"}, [1], 1))
+    assert built == ["a", "b", "c", "b"]
