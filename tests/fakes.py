@@ -73,7 +73,7 @@ class FakeJudge:
 
 
 class FakeLLM:
-    """Answers with the last line it was asked, and the row and seed, so that no two replies are alike."""
+    """Answers with what it was asked, and something of the row and seed, so that no two replies are alike."""
 
     asked: ClassVar[list[tuple[int, int]]] = []
 
@@ -83,6 +83,8 @@ class FakeLLM:
     def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[str | Failure]:
         self.asked.append((len(conversations), sampling.seed))
         return [
-            Failure("timeout") if "slow" in c[-1]["content"] else f"{c[-1]['content']} r{row} s{sampling.seed % 97}"
+            Failure("timeout")
+            if "slow" in c[-1]["content"]
+            else f"{c[-1]['content']} {'x' * row} s{sampling.seed % 97}"
             for row, c in enumerate(conversations)
         ]

@@ -89,8 +89,9 @@ def test_replies_come_in_planned_batches_seeded_by_content(run: Run) -> None:
     assert desk.losses == {"timeout": 1}
     assert [rows for rows, _ in fakes.FakeLLM.asked] == [2, 2]
     assert len({seed for _, seed in fakes.FakeLLM.asked}) == 2
-    assert Desk(run.database, LocalEngine()).rewrite(writer, asked, "again") == first
+    assert Desk(run.database, LocalEngine()).rewrite(writer, asked, "sample") == first
     assert len(fakes.FakeLLM.asked) == 2
+    assert Desk(run.database, LocalEngine()).rewrite(writer, asked, "later") != first
 
 
 def test_the_engine_keeps_the_workers_used_last() -> None:

@@ -43,6 +43,35 @@ def silent(what: str, done: int, whole: int) -> None:
     """Reports nothing."""
 
 
+def check(recipe: Recipe, until: str | None = None) -> None:
+    """Resolve every name and option of a recipe, so that a mistake in its last stage costs nothing."""
+    names = [stage.name for stage in recipe.stage]
+    if until is not None and until not in names:
+        raise UnknownName("stage", until, names)
+    profiles.load(recipe.profile)
+    registry.check(generator_of(recipe))
+    registry.check(recipe.judge.component("judge"))
+    registry.check(recipe.engine.component("engine"))
+    for reward in [*recipe.rewards.values(), *(stage.judge for stage in recipe.stages(EvaluateStage))]:
+        registry.check(reward.component("reward"))
+    for role, writer in {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}.items():
+        registry.check(writer.llm.component("llm"))
+        prompts.check_format("propose" if role == "teacher" else "rewrite", writer.format)
+    for stage in recipe.stage:
+        if isinstance(stage, PairsStage):
+            check_rule(stage.rule.name, stage.rule.model_extra or {})
+        elif isinstance(stage, SFTStage | DPOStage):
+            with importing("training"):
+                from promptreel.training.options import check_stage
+            check_stage(stage.kind, stage.name, stage.trainer, stage.lora)
+
+
+def generator_of(recipe: Recipe) -> Component:
+    """The recipe's generator, told which video model it runs."""
+    named = recipe.generator.component("generator")
+    return Component("generator", named.name, {"profile": recipe.profile, **named.options})
+
+
 class Pipeline:
     """One recipe at work in one run directory."""
 
@@ -51,36 +80,12 @@ class Pipeline:
         self.profile = profiles.load(recipe.profile)
         self.count_tokens = profiles.token_counter(recipe.profile)
         self.engine = registry.build(recipe.engine.component("engine"))
-        generator = recipe.generator.component("generator")
-        generator = Component("generator", generator.name, {"profile": recipe.profile, **generator.options})
-        self.scorer = Scorer(run, self.engine, generator, recipe.judge.component("judge"), report)
+        self.scorer = Scorer(run, self.engine, generator_of(recipe), recipe.judge.component("judge"), report)
         self.desk = Desk(run.database, self.engine)
         self.rewards = {name: table.component("reward") for name, table in recipe.rewards.items()}
 
-    def check(self) -> None:
-        """Resolve every name and option of the recipe, so that a mistake in its last stage costs nothing."""
-        recipe = self.recipe
-        writers = {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}
-        components = [writer.llm.component("llm") for writer in writers.values()]
-        components += [*self.rewards.values(), self.scorer.generator, self.scorer.judge_component]
-        components += [stage.judge.component("reward") for stage in recipe.stages(EvaluateStage)]
-        for component in components:
-            registry.check(component)
-        for role, writer in writers.items():
-            prompts.check_format("propose" if role == "teacher" else "rewrite", writer.format)
-        for stage in recipe.stage:
-            if isinstance(stage, PairsStage):
-                check_rule(stage.rule.name, stage.rule.model_extra or {})
-            elif isinstance(stage, SFTStage | DPOStage):
-                with importing("training"):
-                    from promptreel.training.options import check_stage
-                check_stage(stage.kind, stage.name, stage.trainer, stage.lora)
-
     def execute(self, until: str | None = None) -> dict[str, Any]:
         """Do every stage that is not done yet, up to and including ``until``; the summary so far."""
-        if until is not None and until not in [stage.name for stage in self.recipe.stage]:
-            raise UnknownName("stage", until, [stage.name for stage in self.recipe.stage])
-        self.check()
         for stage in self.recipe.stage:
             self.do(stage.name)
             if stage.name == until:
@@ -414,6 +419,7 @@ def run(
 
     Raises ``RunError`` when the directory holds a run of another recipe.
     """
+    check(recipe, until)
     with Run(directory) as opened:
         begun = opened.recipe()
         if begun is None:

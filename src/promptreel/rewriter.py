@@ -54,8 +54,9 @@ def llm_worker(llm: Component, sampling: Sampling) -> Worker:
 class Desk:
     """Where conversations are answered: in planned batches, each stored whole under its content.
 
-    The seed of a batch comes from its content, so the same questions get the same answers, in this run and
-    in any other. ``losses`` counts the replies that could not be had or used.
+    The seed of a batch comes from its content and the step that asks, so that a run gets the same answers
+    every time, and a step that asks what an earlier one asked gets new ones. ``losses`` counts the replies
+    that could not be had or used.
     """
 
     def __init__(self, database: Database, engine: Engine) -> None:
@@ -69,7 +70,7 @@ class Desk:
         drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed]
         for at in range(0, len(conversations), writer.batch_size):
             batch = conversations[at : at + writer.batch_size]
-            key = content_id("replies", fingerprint, drawn, batch)
+            key = content_id("replies", fingerprint, drawn, origin, batch)
             replies = self.database.reply_batch(key)
             if replies is None:
                 seed = content_seed(key)

@@ -44,22 +44,25 @@ class Schedule:
     """Muon for the hidden weights and AdamW for the rest, under one warm-up, plateau and cosine decay.
 
     Hidden weights are those of at least two dimensions with 16 or more inputs and outputs whose name has
-    none of ``outer``: embeddings, first and last layers.
+    none of ``outer``: embeddings, first and last layers. Without ``muon`` AdamW has them all.
     """
 
-    def __init__(self, modules: list[nn.Module], steps: int, muon: float, adam: float, outer=("embed",)) -> None:
+    def __init__(
+        self, modules: list[nn.Module], steps: int, muon: float | None, adam: float, outer: tuple[str, ...] = ("embed",)
+    ) -> None:
         named = [(name, weight) for module in modules for name, weight in module.named_parameters()]
         named = [(name, weight) for name, weight in named if weight.requires_grad]
         hidden, rest = [], []
         for name, weight in named:
-            inner = weight.ndim >= 2 and min(weight.shape[0], weight[0].numel()) >= 16
+            inner = muon is not None and weight.ndim >= 2 and min(weight.shape[0], weight[0].numel()) >= 16
             (hidden if inner and not any(part in name for part in outer) else rest).append(weight)
         self.weights = [weight for _, weight in named]
-        self.steps, self.muon, self.adam = steps, muon, adam
-        self.optimisers = [
-            Muon(hidden, muon),
-            torch.optim.AdamW(rest, adam, betas=(0.9, 0.95), weight_decay=1e-4),
+        self.steps = steps
+        self.optimisers: list[tuple[torch.optim.Optimizer, float]] = [
+            (torch.optim.AdamW(rest, adam, betas=(0.9, 0.95), weight_decay=1e-4), adam)
         ]
+        if muon is not None:
+            self.optimisers.append((Muon(hidden, muon), muon))
         self.done = 0
 
     def step(self) -> None:
@@ -68,7 +71,7 @@ class Schedule:
         share = min(1.0, (self.done + 1) / 100)
         decay = max(0.0, self.done / self.steps - 0.3) / 0.7
         share *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, decay)))
-        for optimiser, top in zip(self.optimisers, (self.muon, self.adam), strict=True):
+        for optimiser, top in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = top * share
             optimiser.step()
@@ -76,9 +79,9 @@ class Schedule:
         self.done += 1
 
     def state_dict(self) -> dict:
-        return {"done": self.done, "optimisers": [optimiser.state_dict() for optimiser in self.optimisers]}
+        return {"done": self.done, "optimisers": [optimiser.state_dict() for optimiser, _ in self.optimisers]}
 
     def load_state_dict(self, state: dict) -> None:
         self.done = state["done"]
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+        for (optimiser, _), saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)

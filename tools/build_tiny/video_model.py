@@ -7,11 +7,13 @@ the first, trained on captions written as tags.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from peft import LoraConfig, get_peft_model_state_dict
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
@@ -27,6 +29,7 @@ from promptreel.tiny.world import Scene
 TOKENS = 48
 """What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
 STEPS, BATCH = 10000, 64
+TAG_STEPS, TAG_RANK = 2500, 16
 IMAGES = 0.2
 """Share of batches that are single frames."""
 EMPTY = 0.1
@@ -111,7 +114,33 @@ def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) 
     }
 
 
-def flow_matching(pipeline, videos, images, scenes, progress, seed, style, after_step) -> None:
+def train_tags(video: Path, work: Path, out: Path, seed: int, steps: int = TAG_STEPS) -> dict[str, float]:
+    """Fine-tune the transformer of a trained pipeline on captions written as tags; a LoRA adapter in ``out``."""
+    torch.manual_seed(seed)
+    pipeline = WanPipeline.from_pretrained(video, dtype=torch.float32)
+    pipeline.text_encoder.requires_grad_(False)
+    pipeline.transformer.requires_grad_(False)
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+    pipeline.transformer.add_adapter(LoraConfig(r=TAG_RANK, lora_alpha=TAG_RANK, target_modules=targets))
+    adapter = nn.ParameterList([w for w in pipeline.transformer.parameters() if w.requires_grad])
+    schedule = Schedule([adapter], steps, muon=None, adam=2e-3)
+    progress = Progress(out, adapter, schedule, steps, every=250)
+    flow_matching(pipeline, *latents(pipeline.vae, work, seed), progress, seed, "tags")
+    layers = {name: weight.bfloat16() for name, weight in get_peft_model_state_dict(pipeline.transformer).items()}
+    WanPipeline.save_lora_weights(out, transformer_lora_layers=layers)
+    return {"parameters": sum(weight.numel() for weight in adapter), **progress.summary()}
+
+
+def flow_matching(
+    pipeline: WanPipeline,
+    videos: torch.Tensor,
+    images: torch.Tensor,
+    scenes: list[Scene],
+    progress: Progress,
+    seed: int,
+    style: str,
+    after_step: Callable[[], None] = lambda: None,
+) -> None:
     """The training loop: predict noise minus latents at a random noise level, from the caption."""
     trainable = len(videos) - HELD_OUT
     for step in progress:

@@ -1,0 +1,171 @@
+"""Stages on made-up components: what they store, what they skip, what they refuse."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from promptreel.config import parse_recipe
+from promptreel.errors import QueryError, RunError, UnknownName
+from promptreel.pipeline import Pipeline, run
+from promptreel.store import Run
+
+FAKE_LLM = {"llm": {"name": "fake"}, "format": "brief", "batch_size": 4}
+RECIPE: dict[str, Any] = {
+    "name": "fake",
+    "profile": "tiny",
+    "generator": {"name": "fake"},
+    "student": FAKE_LLM,
+    "teacher": FAKE_LLM,
+    "judge": {"name": "fake"},
+    "gate": {"fidelity": 0.5},
+    "rewards": {"fake": {"name": "fake"}},
+    "blends": {"total": {"weights": {"length": 1.0}, "floors": {"length": 0.0}}},
+    "systems": {"other": {"llm": {"name": "fake", "model": "other"}, "format": "brief"}},
+    "stage": [
+        {"kind": "evolve", "queries": {"source": "q.txt", "take": 3}, "rounds": 2, "children": 2, "blend": "total"},
+        {
+            "kind": "sample",
+            "student": "base",
+            "queries": {"source": "q.txt", "skip": 3, "take": 2},
+            "candidates": 3,
+            "blend": "total",
+        },
+        {"kind": "pairs", "samples": "sample", "rule": {"name": "margin_floors", "margin": 0.0}},
+        {
+            "kind": "evaluate",
+            "systems": ["raw", "base", "other"],
+            "benchmarks": {"mine": {"queries": {"source": "q.txt"}, "seeds": 2}},
+            "judge": {"name": "fake"},
+            "metrics": ["length"],
+        },
+    ],
+}
+QUERIES = ["red ball", "blue box", "gory star", "tiny ring", "green cross"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, fake_components: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("q.txt").write_text("\n".join(QUERIES))
+    return tmp_path / "run"
+
+
+def recipe(**changes: Any) -> Any:
+    data = copy.deepcopy(RECIPE)
+    for stage in data["stage"]:
+        stage.update(changes.get(stage["kind"], {}))
+    data.update({key: value for key, value in changes.items() if key in data})
+    return parse_recipe(data)
+
+
+def test_a_run_leaves_everything_that_people_look_for(place: Path) -> None:
+    summary = run(recipe(), "given", place)
+    assert summary["finished"]
+    assert (place / "recipe.toml").read_text() == "given"
+    assert json.loads((place / "recipe.json").read_text())["name"] == "fake"
+    assert json.loads((place / "summary.json").read_text()) == summary
+    assert summary["systems"] == ["raw", "base", "other"]
+    assert summary["benchmarks"] == {"mine": {"queries": 5, "seeds": 2}}
+    assert {(row["a"], row["b"]) for row in summary["comparisons"]} == {
+        ("base", "raw"), ("other", "raw"), ("other", "base"),
+    }  # fmt: skip
+    assert summary["renders"]["evolve"] > 3
+    assert set(summary["seconds"]) == {"evolve", "sample", "pairs", "evaluate"}
+
+
+def test_a_finished_run_does_nothing_again(place: Path) -> None:
+    first = run(recipe(), "given", place)
+    fakes.FakeGenerator.rendered.clear()
+    fakes.FakeLLM.asked.clear()
+    assert run(recipe(), "given", place) == first
+    assert not fakes.FakeGenerator.rendered
+    assert not fakes.FakeLLM.asked
+
+
+def test_the_same_recipe_gives_the_same_summary(place: Path, tmp_path: Path) -> None:
+    first, second = run(recipe(), "x", place), run(recipe(), "x", tmp_path / "other")
+    first.pop("seconds")
+    second.pop("seconds")
+    assert first == second
+
+
+def test_the_gate_comes_before_every_render(place: Path) -> None:
+    """A rewrite of the query with an unsafe word keeps it, and so is never rendered; the raw query is."""
+    run(recipe(), "x", place, until="evolve")
+    rendered = [text for text in fakes.FakeGenerator.rendered if "gory" in text]
+    assert rendered == ["gory star"]
+    with Run(place) as opened:
+        dropped = [row for query, row in opened.database.rewrites("evolve") if query.text == "gory star" and row.round]
+        assert len(dropped) == 4
+        assert {row.dropped for row in dropped} <= {"unsafe", "too long"}
+        assert all(row.total is None for row in dropped)
+
+
+def test_sft_and_dpo_queries_are_disjoint_slices(place: Path) -> None:
+    run(recipe(), "x", place)
+    with Run(place) as opened:
+        evolved = {query.text for query, _ in opened.database.rewrites("evolve")}
+        sampled = {query.text for query, _ in opened.database.rewrites("sample")}
+    assert evolved == set(QUERIES[:3])
+    assert sampled == set(QUERIES[3:])
+
+
+def test_candidates_share_their_noise(place: Path) -> None:
+    run(recipe(), "x", place)
+    seeds = {(b[0].seed) for b in fakes.FakeGenerator.batches if b}
+    with Run(place) as opened:
+        pipeline = Pipeline(recipe(), opened)
+        assert pipeline.seeds("evolve", 1) == pipeline.seeds("evolve", 2)[:1]
+        expected = {*pipeline.seeds("evolve", 1), *pipeline.seeds("sample", 1), *pipeline.seeds("evaluate/mine", 2)}
+    assert seeds <= expected
+
+
+def test_another_recipe_in_the_same_directory_is_refused(place: Path) -> None:
+    run(recipe(), "x", place, until="evolve")
+    with pytest.raises(RunError, match="another recipe"):
+        run(recipe(evolve={"rounds": 1}), "x", place)
+
+
+def test_stages_can_be_done_one_by_one(place: Path) -> None:
+    summary = run(recipe(), "x", place, until="evolve")
+    assert not summary["finished"]
+    with Run(place) as opened:
+        pipeline = Pipeline(recipe(), opened)
+        with pytest.raises(RunError, match="needs 'sample', which is not done"):
+            pipeline.do("pairs")
+        assert pipeline.next_of("sample") == "sample"
+        pipeline.do("sample")
+        pipeline.do("pairs")
+        assert pipeline.export("pairs", place / "pairs.jsonl") == len(opened.database.pairs("pairs"))
+        assert pipeline.export("scores", place / "scores.jsonl") > 0
+        rows = [json.loads(line) for line in (place / "pairs.jsonl").read_text().splitlines()]
+        assert rows[0]["prompt"][0]["content"].startswith("Rewrite for video: ")
+        assert rows[0]["chosen"][0]["role"] == "assistant"
+        with pytest.raises(UnknownName, match="did you mean 'pairs'"):
+            pipeline.export("pears", place / "x.jsonl")
+
+
+def test_an_evaluation_on_own_queries_costs_only_what_is_new(place: Path) -> None:
+    run(recipe(), "x", place)
+    Path("mine.txt").write_text("red ball\nnew thing\n")
+    with Run(place) as opened:
+        summary = Pipeline(recipe(), opened).evaluate_file(Path("mine.txt"), ["raw", "base"], 1)
+    assert summary["benchmarks"] == {"mine.txt": {"queries": 2, "seeds": 1}}
+    assert {(row["a"], row["b"]) for row in summary["comparisons"]} == {("base", "raw")}
+
+
+def test_losses_are_listed(place: Path) -> None:
+    Path("q.txt").write_text("broken ball\nslow box\nred star\nblue ring\nfine cross")
+    summary = run(recipe(), "x", place)
+    assert summary["losses"]["render"] > 0
+    assert summary["losses"]["timeout"] > 0
+
+
+def test_too_few_queries_are_said_before_anything_is_paid(place: Path) -> None:
+    with pytest.raises(QueryError, match="has only 5"):
+        run(recipe(evolve={"queries": {"source": "q.txt", "take": 9}}), "x", place)
+    assert not fakes.FakeGenerator.rendered
