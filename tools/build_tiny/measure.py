@@ -24,9 +24,9 @@ def share(values: Sequence[bool]) -> float:
     return round(float(np.mean(values)), 4)
 
 
-def render_all(texts: Sequence[str], **options: object) -> list[Clip]:
+def render_all(texts: Sequence[str], profile: str = "tiny", **options: object) -> list[Clip]:
     """One clip for each prompt, the n-th with seed n."""
-    generator = registry.build(Component("generator", "diffusers", {"profile": "tiny", "batch_size": 32, **options}))
+    generator = registry.build(Component("generator", "diffusers", {"profile": profile, "batch_size": 32, **options}))
     requests = [RenderRequest(text, "", seed) for seed, text in enumerate(texts)]
     return [clip for at in range(0, len(requests), 32) for clip in generator.render(requests[at : at + 32])]
 
@@ -106,3 +106,14 @@ def language_model(count: int) -> dict[str, float]:
         replies = llm.complete(conversations, Sampling(1.0, max_tokens=80, seed=0))
         found[name] = share([str(reply).startswith("Subject:") for reply in replies])
     return found
+
+
+def everything() -> dict[str, object]:
+    """The figures of the manifest. Settings are chosen on dev; test is what is reported."""
+    return {
+        "video": video_model(400, "test"),
+        "video_tags": video_model(200, "test", style="tags", profile="tiny-tags"),
+        "sentences_on_tags_model": video_model(200, "test", profile="tiny-tags")["canonical_stated"],
+        "alignment": alignment(600),
+        "language_model": language_model(150),
+    }
