@@ -8,7 +8,7 @@
     │   └── MissingExtra      an optional dependency is not installed
     ├── Refused               the safety policy refuses the query: exit 3
     ├── RunError              the run directory cannot be used as asked: exit 1
-    ├── RenderError           one render failed; retryable, counted under its reason
+    ├── RenderError           a batch of renders failed: it is halved, then counted under its reason
     └── ReplyError            a model's reply could not be parsed; counted under its reason
 
 Every message says what is wrong, which value, and what to do.
@@ -61,7 +61,11 @@ class RunError(PromptreelError):
 
 
 class RenderError(PromptreelError):
-    pass
+    """A batch could not be rendered. ``reason`` is what it is counted under: ``render`` or ``memory``."""
+
+    def __init__(self, message: str, reason: str = "render") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ReplyError(PromptreelError):

@@ -33,14 +33,10 @@ from promptreel.evolution import Candidate, Fixed, winners
 from promptreel.pairs import check_rule, rule
 from promptreel.resources import locate
 from promptreel.rewriter import Desk, Tried, Writer
-from promptreel.scoring import Report, Scored, Scorer, total
+from promptreel.scoring import Report, Scored, Scorer, silent, total
 from promptreel.store import Run
 from promptreel.store.run import write_text
 from promptreel.types import Component, Query, Sampling, content_seed
-
-
-def silent(what: str, done: int, whole: int) -> None:
-    """Reports nothing."""
 
 
 def check(recipe: Recipe, until: str | None = None) -> None:

@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from promptreel.errors import RunError
+from promptreel.errors import RenderError, RunError
 from promptreel.protocols import Engine, Generator, Judge, Reward, Worker
 from promptreel.registry import build
 from promptreel.store import ClipCache, Run
-from promptreel.store.database import scores as scores_table
-from promptreel.store.database import verdicts as verdicts_table
 from promptreel.types import Component, Failure, Query, RenderRequest, Scores, Verdict, content_id
 
 SCORE_BATCH = 32
@@ -27,8 +25,15 @@ JUDGE_BATCH = 64
 """Rewrites that a judge is given at once."""
 
 Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called after every stored batch with what is being done, how much of it is done, and how much there is.
+
+It may raise to stop the run: everything that was paid for is stored by then.
+"""
 T = TypeVar("T")
+
+
+def silent(what: str, done: int, whole: int) -> None:
+    """Reports nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,21 @@ class Scored:
     by_seed: tuple[Scores, ...] = ()
 
 
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """A kind of work on items: who does it, in what batches, and where results go."""
+
+    name: str
+    factory: Callable[..., Worker]
+    options: Mapping[str, Any]
+    size: int
+    keys: Mapping[T, str]
+    """Item to the id that its result is stored under."""
+    known: Mapping[str, str]
+    """Ids stored already, with the step that stored them."""
+    store: Callable[[Sequence[T], Sequence[Any]], None]
+
+
 def render_worker(generator: Component, cache: Path) -> Worker:
     """Renders requests into the cache; gives the fps of each clip or its failure."""
     model: Generator = build(generator)
@@ -53,6 +73,8 @@ def render_worker(generator: Component, cache: Path) -> Worker:
         for clip in model.render(requests):
             if isinstance(clip, Failure):
                 results.append(clip)
+            elif clip.frames.max() <= BLACK:
+                results.append(Failure("black clip", f"no value above {BLACK} of 255"))
             else:
                 clips.write(clip)
                 results.append(clip.fps)
@@ -61,13 +83,35 @@ def render_worker(generator: Component, cache: Path) -> Worker:
     return work
 
 
+BLACK = 2
+"""A clip without any brighter value (0..255) is what broken pipelines and safety filters give, not media."""
+
+
 def reward_worker(reward: Component, cache: Path) -> Worker:
-    """Scores (query, clip id, fps) on the clip as read back from the cache."""
+    """Scores (query, clip id, fps) on the clip as read back from the cache.
+
+    A clip that cannot be read is a ``Failure``; so is one at which the reward raises when it sees it alone.
+    """
     model: Reward = build(reward)
     clips = ClipCache(cache)
 
-    def work(items: Sequence[tuple[Query, str, float]]) -> list[Scores]:
-        return model.score([(query, clips.read(clip, fps)) for query, clip, fps in items])
+    def work(items: Sequence[tuple[Query, str, float]]) -> list[Scores | Failure]:
+        results: dict[int, Scores | Failure] = {}
+        readable = []
+        for index, (query, clip, fps) in enumerate(items):
+            try:
+                readable.append((index, (query, clips.read(clip, fps))))
+            except RunError as error:
+                results[index] = Failure("clip", str(error))
+        try:
+            results.update(zip([i for i, _ in readable], model.score([item for _, item in readable]), strict=True))
+        except Exception:  # noqa: BLE001 - a reward is foreign code: what it raises costs a score, not the run
+            for index, item in readable:
+                try:
+                    (results[index],) = model.score([item])
+                except Exception as error:  # noqa: BLE001
+                    results[index] = Failure("reward", f"{type(error).__name__}: {error}")
+        return [results[index] for index in range(len(items))]
 
     return work
 
@@ -78,15 +122,10 @@ def judge_worker(judge: Component) -> Worker:
 
 
 class Scorer:
-    """Judges, renders and scores for one run. ``losses`` counts what could not be had since ``begin``."""
+    """Judges, renders and scores for one run. ``losses`` counts what the current stage could not have."""
 
     def __init__(
-        self,
-        run: Run,
-        engine: Engine,
-        generator: Component,
-        judge: Component,
-        report: Report = lambda what, done, total: None,
+        self, run: Run, engine: Engine, generator: Component, judge: Component, report: Report = silent
     ) -> None:
         self.run, self.engine, self.report = run, engine, report
         self.generator, self.judge_component = generator, judge
@@ -97,46 +136,33 @@ class Scorer:
 
     def judge(self, items: Sequence[tuple[Query, str]], origin: str) -> list[Verdict | None]:
         """A verdict for each rewrite of each query."""
+        database = self.run.database
         keys = {item: content_id("verdict", self._judge, item[0].id, item[1]) for item in items}
-        known = self.run.database.verdicts(keys.values())
 
         def store(batch: Sequence[tuple[Query, str]], results: Sequence[Verdict | None]) -> None:
-            rows = [
-                {
-                    "id": keys[query, text],
-                    "judge": self._judge,
-                    "query": query.id,
-                    "rewrite": text,
-                    "verdict": verdict.to_json() if verdict else None,
-                    "origin": origin,
-                }
-                for (query, text), verdict in zip(batch, results, strict=True)
-            ]
-            self.run.database.add(verdicts_table, rows)
+            database.add_verdicts(self._judge, [(keys[i], *i, r) for i, r in zip(batch, results, strict=True)], origin)
 
-        self._batches(
-            "judge", keys, {k: v[0] for k, v in known.items()}, origin, JUDGE_BATCH,
-            judge_worker, {"judge": self.judge_component}, store,
-        )  # fmt: skip
-        found = self.run.database.verdicts(keys.values())
-        return [found[keys[item]][1] for item in items]
+        known = {key: found for key, (found, _) in database.verdicts(keys.values()).items()}
+        options = {"judge": self.judge_component}
+        self._do(Work("judge", judge_worker, options, JUDGE_BATCH, keys, known, store), origin)
+        verdicts = database.verdicts(keys.values())
+        return [verdicts[keys[item]][1] for item in items]
 
     def render(self, requests: Iterable[RenderRequest], origin: str) -> dict[RenderRequest, str | None]:
         """The id of the clip of each request, ``None`` where it could not be rendered."""
+        database = self.run.database
         keys = {request: request.clip_id(self._generator) for request in requests}
-        known = self.run.database.clips(keys.values())
 
         def store(batch: Sequence[RenderRequest], results: Sequence[float | Failure]) -> None:
-            self.run.database.add_clips(self._generator, list(zip(batch, results, strict=True)), origin)
+            database.add_clips(self._generator, list(zip(batch, results, strict=True)), origin)
 
-        self._batches(
-            "render", keys, {k: v[0] for k, v in known.items()}, origin, self._render_batch,
-            render_worker, {"generator": self.generator, "cache": self.run.clips.directory}, store,
-        )  # fmt: skip
-        found = self.run.database.clips(keys.values())
-        failures = [found[key][1] for key in keys.values()]
-        self.losses.update(failure.reason for failure in failures if failure)
-        return {request: None if found[key][1] else key for request, key in keys.items()}
+        known = {key: found for key, (found, _, _) in database.clips(keys.values()).items()}
+        options = {"generator": self.generator, "cache": self.run.clips.directory}
+        self._do(Work("render", render_worker, options, self._render_batch, keys, known, store), origin)
+        clips = database.clips(keys.values())
+        failures = [failure for key in keys.values() if (failure := clips[key][1])]
+        self.losses.update(failure.reason for failure in failures)
+        return {request: None if clips[key][1] else key for request, key in keys.items()}
 
     def score(
         self,
@@ -151,11 +177,10 @@ class Scorer:
         }
         clips = self.render([request for row in requests.values() for request in row], origin)
         fps = {key: row[2] for key, row in self.run.database.clips(c for c in clips.values() if c).items()}
-        rendered = [
-            (item[0], clip, fps[clip]) for item, row in requests.items() for r in row if (clip := clips[r]) is not None
-        ]
-        rendered = list(dict.fromkeys(rendered))
-        by_reward = [self._score_with(reward, rendered, origin) for reward in rewards.values()]
+        rendered = dict.fromkeys(
+            (item[0], clip, fps[clip]) for item, row in requests.items() for r in row if (clip := clips[r])
+        )
+        by_reward = [self._score_with(reward, list(rendered), origin) for reward in rewards.values()]
         results = []
         for item in items:
             ids = [clip for request in requests[item] if (clip := clips[request])]
@@ -167,53 +192,72 @@ class Scorer:
         self, reward: Component, rendered: Sequence[tuple[Query, str, float]], origin: str
     ) -> dict[tuple[Query, str], Scores]:
         model: Reward = build(reward)
+        database = self.run.database
         keys = {item: content_id("score", model.fingerprint, item[0].id, item[1]) for item in rendered}
-        known = self.run.database.scores(keys.values())
+        options = {"reward": reward, "cache": self.run.clips.directory}
 
-        def store(batch: Sequence[tuple[Query, str, float]], results: Sequence[Scores]) -> None:
-            rows = [
-                {
-                    "id": keys[item],
-                    "clip": item[1],
-                    "query": item[0].id,
-                    "reward": model.fingerprint,
-                    "dimensions": dict(dimensions),
-                    "origin": origin,
-                }
-                for item, dimensions in zip(batch, results, strict=True)
+        def store(batch: Sequence[tuple[Query, str, float]], results: Sequence[Scores | Failure]) -> None:
+            broken = [
+                item for item, r in zip(batch, results, strict=True) if isinstance(r, Failure) and r.reason == "clip"
             ]
-            self.run.database.add(scores_table, rows)
+            if broken:
+                self._render_again([clip for _, clip, _ in broken])
+                (again,) = self.engine.map(reward_worker, options, list(batch), SCORE_BATCH)
+                results = again
+            rows = [
+                (keys[i], i[1], i[0], None if isinstance(r, Failure) else r)
+                for i, r in zip(batch, results, strict=True)
+            ]
+            database.add_scores(model.fingerprint, rows, origin)
 
-        self._batches(
-            f"score {reward.name}", keys, {k: v[0] for k, v in known.items()}, origin, SCORE_BATCH,
-            reward_worker, {"reward": reward, "cache": self.run.clips.directory}, store,
-        )  # fmt: skip
-        found = self.run.database.scores(keys.values())
-        return {(item[0], item[1]): found[key][1] for item, key in keys.items()}
+        known = {key: found for key, (found, _) in database.scores(keys.values()).items()}
+        self._do(Work(f"score {reward.name}", reward_worker, options, SCORE_BATCH, keys, known, store), origin)
+        scores = database.scores(keys.values())
+        self.losses["reward"] += sum(scores[key][1] is None for key in keys.values())
+        missing = dict.fromkeys(model.dimensions)
+        return {(item[0], item[1]): scores[key][1] or missing for item, key in keys.items()}
 
-    def _batches(
-        self,
-        what: str,
-        keys: Mapping[T, str],
-        origins: Mapping[str, str],
-        origin: str,
-        size: int,
-        factory: Callable[..., Worker],
-        options: Mapping[str, Any],
-        store: Callable[[Sequence[T], Sequence[Any]], None],
-    ) -> None:
-        """Do, in batches planned from ``keys`` without what other origins have, what is not done yet."""
-        planned = [item for item, key in keys.items() if origins.get(key, origin) == origin]
-        batches = [planned[at : at + size] for at in range(0, len(planned), size)]
-        left = [batch for batch in batches if any(keys[item] not in origins for item in batch)]
+    def _render_again(self, clips: Iterable[str]) -> None:
+        """Replace damaged files, by the very batches that their clips were rendered in."""
+        options = {"generator": self.generator, "cache": self.run.clips.directory}
+        for batch in self.run.database.batches_of(clips):
+            for _ in self.engine.map(render_worker, options, batch, len(batch)):
+                pass
+
+    def _do(self, work: Work[T], origin: str) -> None:
+        """Do, in batches planned from the keys without what other steps have, what is not done yet."""
+        planned = [item for item, key in work.keys.items() if work.known.get(key, origin) == origin]
+        batches = [planned[at : at + work.size] for at in range(0, len(planned), work.size)]
+        left = [batch for batch in batches if any(work.keys[item] not in work.known for item in batch)]
         done = len(planned) - sum(map(len, left))
         if left:
-            self.report(f"{origin}: {what}", done, len(planned))
+            self.report(f"{origin}: {work.name}", done, len(planned))
         for batch in left:
-            (results,) = self.engine.map(factory, options, batch, size)
-            store(batch, results)
+            self._attempt(work, batch)
             done += len(batch)
-            self.report(f"{origin}: {what}", done, len(planned))
+            self.report(f"{origin}: {work.name}", done, len(planned))
+
+    def _attempt(self, work: Work[T], batch: Sequence[T]) -> None:
+        """Do a batch and store its results whole. One that cannot be done is halved, and that is recorded, so
+        that a resumed run halves it too.
+        """
+        if all(work.keys[item] in work.known for item in batch):
+            return
+        key = content_id("batch", work.name, [work.keys[item] for item in batch])
+        if not self.run.database.is_halved(key):
+            try:
+                (results,) = self.engine.map(work.factory, work.options, list(batch), len(batch))
+            except RenderError as error:
+                if len(batch) == 1:
+                    work.store(batch, [Failure(error.reason, str(error))])
+                    return
+                self.run.database.halve(key, error.reason)
+            else:
+                work.store(batch, results)
+                return
+        middle = len(batch) // 2
+        self._attempt(work, batch[:middle])
+        self._attempt(work, batch[middle:])
 
 
 def _merge(parts: Iterable[Scores]) -> Scores:

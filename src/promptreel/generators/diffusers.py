@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from promptreel import profiles
+from promptreel.errors import RenderError, UserError
 from promptreel.store.files import fingerprint
 from promptreel.types import Clip, Failure, RenderRequest
 
@@ -81,9 +82,14 @@ class DiffusersGenerator:
         if self.profile.negative_prompt is not None:
             arguments["negative_prompt"] = [r.negative or self.profile.negative_prompt or "" for r in requests]
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
-        output = pipeline(
-            prompt=[request.prompt for request in requests], generator=generators, output_type="np", **arguments
-        )
+        texts = [request.prompt for request in requests]
+        try:
+            output = pipeline(prompt=texts, generator=generators, output_type="np", **arguments)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            torch.cuda.empty_cache()
+            raise RenderError(f"{type(error).__name__}: {error}", _reason(error)) from error
         media = output.frames if hasattr(output, "frames") else np.asarray(output.images)[:, None]
         clips: list[Clip | Failure] = []
         for request, frames in zip(requests, media, strict=True):
@@ -93,3 +99,10 @@ class DiffusersGenerator:
             pixels = (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
             clips.append(Clip(request.clip_id(self.fingerprint), pixels, self.profile.fps))
         return clips
+
+
+def _reason(error: BaseException) -> str:
+    """Whether a render failed for want of memory, which torch on the CPU says only in words."""
+    words = str(error).lower()
+    short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return "memory" if short or "out of memory" in words or "can't allocate memory" in words else "render"

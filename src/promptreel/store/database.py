@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
@@ -31,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 
 from promptreel.errors import RunError
-from promptreel.types import Failure, Pair, Query, RenderRequest, Scores, Verdict
+from promptreel.types import Failure, Pair, Query, RenderRequest, Scores, Verdict, content_id
 
 metadata = MetaData()
 
@@ -54,7 +55,15 @@ clips = Table(
     Column("fps", Float),
     Column("failure", String, doc="Reason, when there is no clip; null when there is one."),
     Column("detail", Text),
+    Column("batch", String(64), nullable=False, index=True, doc="What was rendered together, in order of place."),
+    Column("place", Integer, nullable=False),
     Column("origin", String, nullable=False, index=True),
+)
+halved = Table(
+    "halved",
+    metadata,
+    Column("batch", String(64), primary_key=True, doc="A batch that could not be done whole."),
+    Column("reason", String, nullable=False),
 )
 scores = Table(
     "scores",
@@ -63,7 +72,7 @@ scores = Table(
     Column("clip", String(64), nullable=False, index=True),
     Column("query", String(64), nullable=False, index=True),
     Column("reward", Text, nullable=False),
-    Column("dimensions", JSON, nullable=False, doc="Dimension to value; null where missing."),
+    Column("dimensions", JSON(none_as_null=True), doc="Dimension to value; null if the reward failed."),
     Column("origin", String, nullable=False, index=True),
 )
 replies = Table(
@@ -81,7 +90,7 @@ verdicts = Table(
     Column("judge", Text, nullable=False),
     Column("query", String(64), nullable=False, index=True),
     Column("rewrite", Text, nullable=False),
-    Column("verdict", JSON, doc="Null when the judge could not tell."),
+    Column("verdict", JSON(none_as_null=True), doc="Null when the judge could not tell."),
     Column("origin", String, nullable=False, index=True),
 )
 rewrites = Table(
@@ -207,12 +216,14 @@ class Database:
         origin: str,
     ) -> None:
         """Store what a batch of renders gave: the fps of each clip, or its failure."""
+        ids = [request.clip_id(generator) for request, _ in results]
+        batch = content_id("rendered together", ids)
         rows = []
-        for request, result in results:
+        for place, (request, result) in enumerate(results):
             failure = result if isinstance(result, Failure) else None
             rows.append(
                 {
-                    "id": request.clip_id(generator),
+                    "id": ids[place],
                     "generator": generator,
                     "prompt": request.prompt,
                     "negative": request.negative,
@@ -220,14 +231,48 @@ class Database:
                     "fps": None if failure else result,
                     "failure": failure.reason if failure else None,
                     "detail": failure.detail if failure else None,
+                    "batch": batch,
+                    "place": place,
                     "origin": origin,
                 }
             )
         self.add(clips, rows)
 
+    def batches_of(self, ids: Iterable[str]) -> list[list[RenderRequest]]:
+        """The batches, each in order, that these clips were rendered in."""
+        keys = sorted({row.batch for row in self._among(clips, clips.c.id, ids)})
+        rows = sorted(self._among(clips, clips.c.batch, keys), key=lambda row: (row.batch, row.place))
+        return [
+            [RenderRequest(row.prompt, row.negative, row.seed) for row in group]
+            for _, group in groupby(rows, key=lambda row: row.batch)
+        ]
+
+    def is_halved(self, batch: str) -> bool:
+        with self.engine.connect() as connection:
+            return connection.scalar(select(halved.c.batch).where(halved.c.batch == batch)) is not None
+
+    def halve(self, batch: str, reason: str) -> None:
+        """Record that a batch could not be done whole, so that it is not tried again."""
+        self.add(halved, [{"batch": batch, "reason": reason}])
+
     # Scores
 
-    def scores(self, ids: Iterable[str]) -> dict[str, tuple[str, Scores]]:
+    def add_scores(self, reward: str, results: Iterable[tuple[str, str, Query, Scores | None]], origin: str) -> None:
+        """Store a batch: id, clip, query and dimensions of each score; ``None`` where the reward failed."""
+        rows = [
+            {
+                "id": key,
+                "clip": clip,
+                "query": query.id,
+                "reward": reward,
+                "dimensions": None if dimensions is None else dict(dimensions),
+                "origin": origin,
+            }
+            for key, clip, query, dimensions in results
+        ]
+        self.add(scores, rows)
+
+    def scores(self, ids: Iterable[str]) -> dict[str, tuple[str, Scores | None]]:
         """Origin and dimensions of each of the scores that is stored."""
         return {row.id: (row.origin, row.dimensions) for row in self._among(scores, scores.c.id, ids)}
 
@@ -245,6 +290,21 @@ class Database:
         self.add(replies, [{"id": batch, "llm": llm, "replies": entries, "origin": origin}])
 
     # Verdicts
+
+    def add_verdicts(self, judge: str, results: Iterable[tuple[str, Query, str, Verdict | None]], origin: str) -> None:
+        """Store a batch: id, query, rewrite and verdict of each; ``None`` where the judge could not tell."""
+        rows = [
+            {
+                "id": key,
+                "judge": judge,
+                "query": query.id,
+                "rewrite": text,
+                "verdict": verdict.to_json() if verdict else None,
+                "origin": origin,
+            }
+            for key, query, text, verdict in results
+        ]
+        self.add(verdicts, rows)
 
     def verdicts(self, ids: Iterable[str]) -> dict[str, tuple[str, Verdict | None]]:
         return {
