@@ -11,6 +11,7 @@ import pytest
 from promptreel.config import parse_recipe
 from promptreel.errors import QueryError, RunError, UnknownName
 from promptreel.pipeline import Pipeline, run
+from promptreel.pipeline.exports import evaluate_file, export
 from promptreel.store import Run
 
 FAKE_LLM = {"llm": {"name": "fake"}, "format": "brief", "batch_size": 4}
@@ -140,20 +141,20 @@ def test_stages_can_be_done_one_by_one(place: Path) -> None:
         assert pipeline.next_of("sample") == "sample"
         pipeline.do("sample")
         pipeline.do("pairs")
-        assert pipeline.export("pairs", place / "pairs.jsonl") == len(opened.database.pairs("pairs"))
-        assert pipeline.export("scores", place / "scores.jsonl") > 0
+        assert export(pipeline, "pairs", place / "pairs.jsonl") == len(opened.database.pairs("pairs"))
+        assert export(pipeline, "scores", place / "scores.jsonl") > 0
         rows = [json.loads(line) for line in (place / "pairs.jsonl").read_text().splitlines()]
         assert rows[0]["prompt"][0]["content"].startswith("Rewrite for video: ")
         assert rows[0]["chosen"][0]["role"] == "assistant"
         with pytest.raises(UnknownName, match="did you mean 'pairs'"):
-            pipeline.export("pears", place / "x.jsonl")
+            export(pipeline, "pears", place / "x.jsonl")
 
 
 def test_an_evaluation_on_own_queries_costs_only_what_is_new(place: Path) -> None:
     run(recipe(), "x", place)
     Path("mine.txt").write_text("red ball\nnew thing\n")
     with Run(place) as opened:
-        summary = Pipeline(recipe(), opened).evaluate_file(Path("mine.txt"), ["raw", "base"], 1)
+        summary = evaluate_file(Pipeline(recipe(), opened), Path("mine.txt"), ["raw", "base"], 1)
     assert summary["benchmarks"] == {"mine.txt": {"queries": 2, "seeds": 1}}
     assert {(row["a"], row["b"]) for row in summary["comparisons"]} == {("base", "raw")}
 

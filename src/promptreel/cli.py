@@ -196,8 +196,10 @@ def merge(
     dtype: Annotated[str, typer.Option(help="Of the weights written.")] = "bfloat16",
 ) -> None:
     """Write a run's trained student as one plain model."""
+    from promptreel.pipeline import exports
+
     with _pipeline(run) as pipeline:
-        written = pipeline.merge(stage, to, dtype)
+        written = exports.merge(pipeline, stage, to, dtype)
     print(f"The student of {written} is in {to}.")
 
 
@@ -210,12 +212,14 @@ def evaluate(
     as_json: JSONOption = False,
 ) -> None:
     """Compare systems of a run: on its benchmarks, or on your own queries."""
+    from promptreel.pipeline import exports
+
     with _pipeline(run) as pipeline:
         if queries is None:
             pipeline.do(pipeline.next_of("evaluate"))
             summary = pipeline.summary()
         else:
-            summary = pipeline.evaluate_file(queries, systems.split(",") if systems else None, seeds)
+            summary = exports.evaluate_file(pipeline, queries, systems.split(",") if systems else None, seeds)
     _show(summary, as_json)
 
 
@@ -226,8 +230,10 @@ def export(
     to: Annotated[Path, typer.Option(help="A .jsonl file to write.")],
 ) -> None:
     """Write what a run made, one JSON object a line, as TRL reads it."""
+    from promptreel.pipeline import exports
+
     with _pipeline(run) as pipeline:
-        count = pipeline.export(what, to)
+        count = exports.export(pipeline, what, to)
     print(f"{count} lines in {to}.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,10 @@ class Desk:
     that could not be had or used.
     """
 
-    def __init__(self, database: Database, engine: Engine) -> None:
-        self.database, self.engine = database, engine
+    def __init__(
+        self, database: Database, engine: Engine, report: Callable[[str, int, int], None] = lambda what, done, of: None
+    ) -> None:
+        self.database, self.engine, self.report = database, engine, report
         self.losses: Counter[str] = Counter()
 
     def answers(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> Iterator[str | Failure]:
@@ -78,6 +80,7 @@ class Desk:
                 options = {"llm": writer.llm, "sampling": sampling}
                 (replies,) = self.engine.map(llm_worker, options, items, len(items))
                 self.database.add_reply_batch(key, fingerprint, replies, origin)
+                self.report(f"{origin}: write", at + len(batch), len(conversations))
             yield from replies
 
     def rewrites(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> list[str | None]:

@@ -191,6 +191,15 @@ class Database:
         with self.engine.begin() as connection:
             self._insert(connection, table, rows, replace)
 
+    def environment(self) -> dict[str, str] | None:
+        """What the run was last done with: versions, threads; ``None`` when it was not begun."""
+        with self.engine.connect() as connection:
+            stored = connection.scalar(select(meta.c.value).where(meta.c.key == "environment"))
+        return json.loads(stored) if stored else None
+
+    def set_environment(self, found: Mapping[str, str]) -> None:
+        self.add(meta, [{"key": "environment", "value": json.dumps(dict(found))}], replace=True)
+
     # Queries
 
     def add_queries(self, items: Iterable[Query]) -> None:
@@ -374,9 +383,10 @@ class Database:
         with self.engine.connect() as connection:
             return {reason: int(count) for reason, count in connection.execute(statement.order_by(losses.c.reason))}
 
-    def renders(self, prefix: str) -> int:
-        """How many clips the steps whose origin starts with ``prefix`` paid for."""
-        statement = select(func.count()).where(clips.c.failure.is_(None), clips.c.origin.startswith(prefix))
+    def renders(self, step: str) -> int:
+        """How many clips a stage, with all its steps, paid for."""
+        made = (clips.c.origin == step) | clips.c.origin.startswith(f"{step}/", autoescape=True)
+        statement = select(func.count()).where(clips.c.failure.is_(None), made)
         with self.engine.connect() as connection:
             return int(connection.scalar(statement) or 0)
 

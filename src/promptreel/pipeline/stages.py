@@ -6,16 +6,13 @@ made. A stage that is done is not done again; one that was interrupted goes on w
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from promptreel import profiles, prompts, queries, registry
+from promptreel import profiles, queries, registry
 from promptreel.config import (
-    BenchmarkTable,
     DPOStage,
     EvaluateStage,
     EvolveStage,
@@ -25,47 +22,17 @@ from promptreel.config import (
     SampleStage,
     SFTStage,
     WriterTable,
-    same,
 )
-from promptreel.errors import RunError, UnknownName, UserError, importing
+from promptreel.errors import RunError, UserError, importing
 from promptreel.evaluation.study import findings, study
 from promptreel.evolution import Candidate, Fixed, winners
-from promptreel.pairs import check_rule, rule
+from promptreel.pairs import rule
+from promptreel.pipeline.check import generator_of
 from promptreel.resources import locate
 from promptreel.rewriter import Desk, Tried, Writer
 from promptreel.scoring import Report, Scored, Scorer, silent, total
 from promptreel.store import Run
-from promptreel.store.run import write_text
 from promptreel.types import Component, Query, Sampling, content_seed
-
-
-def check(recipe: Recipe, until: str | None = None) -> None:
-    """Resolve every name and option of a recipe, so that a mistake in its last stage costs nothing."""
-    names = [stage.name for stage in recipe.stage]
-    if until is not None and until not in names:
-        raise UnknownName("stage", until, names)
-    profiles.load(recipe.profile)
-    registry.check(generator_of(recipe))
-    registry.check(recipe.judge.component("judge"))
-    registry.check(recipe.engine.component("engine"))
-    for reward in [*recipe.rewards.values(), *(stage.judge for stage in recipe.stages(EvaluateStage))]:
-        registry.check(reward.component("reward"))
-    for role, writer in {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}.items():
-        registry.check(writer.llm.component("llm"))
-        prompts.check_format("propose" if role == "teacher" else "rewrite", writer.format)
-    for stage in recipe.stage:
-        if isinstance(stage, PairsStage):
-            check_rule(stage.rule.name, stage.rule.model_extra or {})
-        elif isinstance(stage, SFTStage | DPOStage):
-            with importing("training"):
-                from promptreel.training.options import check_stage
-            check_stage(stage.kind, stage.name, stage.trainer, stage.lora)
-
-
-def generator_of(recipe: Recipe) -> Component:
-    """The recipe's generator, told which video model it runs."""
-    named = recipe.generator.component("generator")
-    return Component("generator", named.name, {"profile": recipe.profile, **named.options})
 
 
 class Pipeline:
@@ -75,9 +42,13 @@ class Pipeline:
         self.recipe, self.run, self.report = recipe, run, report
         self.profile = profiles.load(recipe.profile)
         self.count_tokens = profiles.token_counter(recipe.profile)
+        if recipe.threads:
+            with importing("setting threads"):
+                import torch
+            torch.set_num_threads(recipe.threads)
         self.engine = registry.build(recipe.engine.component("engine"))
         self.scorer = Scorer(run, self.engine, generator_of(recipe), recipe.judge.component("judge"), report)
-        self.desk = Desk(run.database, self.engine)
+        self.desk = Desk(run.database, self.engine, report)
         self.rewards = {name: table.component("reward") for name, table in recipe.rewards.items()}
 
     def execute(self, until: str | None = None) -> dict[str, Any]:
@@ -92,25 +63,24 @@ class Pipeline:
         """Do one stage, unless it is done. Raises ``RunError`` when an input of it is not."""
         stage = next(stage for stage in self.recipe.stage if stage.name == name)
         database = self.run.database
-        state, before, _ = database.stage(name) or ("new", 0.0, {})
+        state, before, output = database.stage(name) or ("new", 0.0, {})
         if state == "done":
             return
         made = {other.name for other in self.recipe.stage}
         for needed in stage.inputs:
             if needed in made and (database.stage(needed) or ("new",))[0] != "done":
                 raise RunError(f"stage {name!r} needs {needed!r}, which is not done: run it first")
-        if self.recipe.threads:
-            with importing("setting threads"):
-                import torch
-
-            torch.set_num_threads(self.recipe.threads)
         began = time.monotonic()
         self.scorer.losses.clear()
         self.desk.losses.clear()
         database.set_stage(name, stage.kind, "running", before, {})
-        output = getattr(self, stage.kind)(stage)
-        database.set_losses(name, self.scorer.losses + self.desk.losses)
-        database.set_stage(name, stage.kind, "done", before + time.monotonic() - began, output)
+        state = "running"
+        try:
+            output = getattr(self, stage.kind)(stage)
+            database.set_losses(name, self.scorer.losses + self.desk.losses)
+            state = "done"
+        finally:
+            database.set_stage(name, stage.kind, state, before + time.monotonic() - began, output)
 
     def summary(self) -> dict[str, Any]:
         """What the run found so far; written as ``summary.json``."""
@@ -329,97 +299,3 @@ class Pipeline:
                 output[key] += rows
             output["benchmarks"][name] = {"queries": len(found), "seeds": benchmark.seeds}
         return output
-
-    def evaluate_file(self, path: Path, systems: Sequence[str] | None, seeds: int) -> dict[str, Any]:
-        """Compare systems of this run on the queries of a file, as its evaluation does; a summary of it."""
-        stage = next(iter(self.recipe.stages(EvaluateStage)), None)
-        if stage is None:
-            raise UserError("the recipe has no evaluate stage, which says who judges and by what")
-        trained = {s.name for s in self.recipe.stage if isinstance(s, SFTStage | DPOStage)}
-        for name in systems or []:
-            known = {"raw", "base", *trained, *self.recipe.systems}
-            if name not in known:
-                raise UnknownName("system", name, known)
-        chosen = list(systems or stage.systems)
-        for name in chosen:
-            if name in trained and not self.run.model(name).exists():
-                raise RunError(f"{name!r} is not trained yet: run its stage first")
-        table = BenchmarkTable(queries=QueriesTable(source=str(path)), seeds=seeds)
-        adhoc = stage.model_copy(
-            update={"name": f"evaluate:{path.name}", "systems": chosen, "benchmarks": {path.name: table}}
-        )
-        found = self.evaluate(adhoc)
-        return {"systems": chosen, "ceiling": stage.ceiling, "renders": {}, "seconds": {}, "losses": {}, **found}
-
-    def merge(self, stage: str | None, to: Path, dtype: str) -> str:
-        """Write the student of a training stage, by default of the last one done, into ``to``; its name."""
-        done = [
-            s.name for s in self.recipe.stage if isinstance(s, SFTStage | DPOStage) and self.run.model(s.name).exists()
-        ]
-        if not done:
-            raise RunError("no student is trained yet: run an sft or dpo stage first")
-        if stage is not None and stage not in done:
-            raise UnknownName("trained student", stage, done)
-        with importing("writing a student"):
-            from promptreel.training.merge import convert
-
-        convert(self.run.model(stage or done[-1]), to, dtype)
-        return stage or done[-1]
-
-    def export(self, what: str, to: Path) -> int:
-        """Write what the run made as JSON lines: ``sft`` or ``pairs`` as TRL reads them, or ``scores``."""
-        writers = {"sft": self._sft_rows, "pairs": self._pair_rows, "scores": self._score_rows}
-        if what not in writers:
-            raise UnknownName("export", what, writers)
-        rows = [json.dumps(row, ensure_ascii=False) for row in writers[what]()]
-        write_text(to, "".join(f"{row}\n" for row in rows))
-        return len(rows)
-
-    def _sft_rows(self) -> Iterator[dict[str, Any]]:
-        writer = self.writer("base")
-        for stage in self.recipe.stages(SFTStage):
-            for query, text in self.best(stage):
-                completion = [{"role": "assistant", "content": text}]
-                yield {"prompt": writer.ask("rewrite", query=query.text), "completion": completion}
-
-    def _pair_rows(self) -> Iterator[dict[str, Any]]:
-        writer = self.writer("base")
-        for stage in self.recipe.stages(PairsStage):
-            for pair in self.run.database.pairs(stage.name):
-                yield {
-                    "prompt": writer.ask("rewrite", query=pair.query.text),
-                    "chosen": [{"role": "assistant", "content": pair.chosen}],
-                    "rejected": [{"role": "assistant", "content": pair.rejected}],
-                    "rule": pair.rule,
-                    "margin": pair.margin,
-                }
-
-    def _score_rows(self) -> Iterator[dict[str, Any]]:
-        for stage in self.recipe.stage:
-            for query, candidate in self.run.database.rewrites(stage.name):
-                yield {
-                    "stage": stage.name,
-                    "query": query.text,
-                    "rewrite": candidate.rewrite,
-                    "round": candidate.round,
-                    "total": candidate.total,
-                    "dropped": candidate.dropped,
-                    "dimensions": candidate.dimensions,
-                }
-
-
-def run(
-    recipe: Recipe, given: str, directory: Path, report: Report = silent, until: str | None = None
-) -> dict[str, Any]:
-    """Begin a run of a recipe in a directory, or go on with it; its summary.
-
-    Raises ``RunError`` when the directory holds a run of another recipe.
-    """
-    check(recipe, until)
-    with Run(directory) as opened:
-        begun = opened.recipe()
-        if begun is None:
-            opened.write_recipe(given, recipe.resolved())
-        elif not same(begun, recipe.resolved()):
-            raise RunError(f"{directory} holds a run of another recipe; choose another --out, or run its recipe.toml")
-        return Pipeline(recipe, opened, report).execute(until)

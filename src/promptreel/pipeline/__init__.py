@@ -1,0 +1,46 @@
+"""A recipe at work: its stages in order, in one run directory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from promptreel.config import Recipe, same
+from promptreel.errors import RunError
+from promptreel.pipeline.check import check, environment
+from promptreel.pipeline.stages import Pipeline
+from promptreel.scoring import Report, silent
+from promptreel.store import Run
+
+__all__ = ["Pipeline", "check", "run"]
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    recipe: Recipe, given: str, directory: Path, report: Report = silent, until: str | None = None
+) -> dict[str, Any]:
+    """Begin a run of a recipe in a directory, or go on with it; its summary.
+
+    ``given`` is the recipe's text, kept beside it. ``report`` is called after every stored batch and may raise
+    to stop the run. Raises ``RunError`` when the directory holds a run of another recipe; a run that goes on
+    with other versions or threads than it began with is warned about, since its numbers may differ.
+    """
+    check(recipe, until)
+    with Run(directory) as opened:
+        begun = opened.recipe()
+        if begun is None:
+            opened.write_recipe(given, recipe.resolved())
+        elif not same(begun, recipe.resolved()):
+            raise RunError(f"{directory} holds a run of another recipe; choose another --out, or run its recipe.toml")
+        now = environment(recipe)
+        before = opened.database.environment() or now
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                log.warning(
+                    "this run began with %s %s and goes on with %s: its numbers may differ from an unbroken run's",
+                    name, before.get(name), now.get(name),
+                )  # fmt: skip
+        opened.database.set_environment(now)
+        return Pipeline(recipe, opened, report).execute(until)
