@@ -9,9 +9,10 @@ import fakes
 import pytest
 
 from promptreel.config import parse_recipe
-from promptreel.errors import QueryError, RunError, UnknownName
+from promptreel.errors import Interrupted, QueryError, RunError, UnknownName
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.exports import evaluate_file, export
+from promptreel.pipeline.status import status
 from promptreel.store import Run
 
 FAKE_LLM = {"llm": {"name": "fake"}, "format": "brief", "batch_size": 4}
@@ -170,3 +171,49 @@ def test_too_few_queries_are_said_before_anything_is_paid(place: Path) -> None:
     with pytest.raises(QueryError, match="has only 5"):
         run(recipe(evolve={"queries": {"source": "q.txt", "take": 9}}), "x", place)
     assert not fakes.FakeGenerator.rendered
+
+
+def test_status_says_what_is_done_and_what_is_left(place: Path) -> None:
+    run(recipe(), "x", place, until="evolve")
+    with Run(place) as opened:
+        rows = {row.name: row for row in status(Pipeline(recipe(), opened))}
+    assert [row.state for row in rows.values()] == ["done", "new", "new", "new"]
+    assert rows["evolve"].planned == 3 * (1 + 2 * 2)
+    assert 0 < rows["evolve"].renders <= rows["evolve"].planned
+    assert rows["sample"].planned == 6
+    assert rows["sample"].seconds_left == pytest.approx(6 * rows["evolve"].seconds / rows["evolve"].renders)
+    assert rows["evaluate"].planned == 5 * 2 * 3
+    assert rows["pairs"].seconds_left == 0
+
+
+def test_going_on_under_other_versions_is_warned_about(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(recipe(), "x", place, until="evolve")
+    assert not caplog.messages
+    with Run(place) as opened:
+        opened.database.set_environment({**(opened.database.environment() or {}), "torch": "1.0", "threads": "7"})
+    run(recipe(), "x", place)
+    assert any("torch 1.0" in message for message in caplog.messages)
+    assert any("threads 7" in message for message in caplog.messages)
+
+
+def test_a_report_that_raises_stops_the_run_with_everything_stored(place: Path) -> None:
+    """As a signal does: the run goes on where it stopped and ends as an unbroken one."""
+    whole = run(recipe(), "x", place.with_name("whole"))
+    calls = 0
+
+    def report(what: str, done: int, of: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 0:
+            raise Interrupted("stop")
+
+    for _ in range(60):
+        fakes.FakeGenerator.rendered.clear()
+        try:
+            broken = run(recipe(), "x", place, report)
+            break
+        except Interrupted:
+            continue
+    for summary in (whole, broken):
+        summary.pop("seconds")
+    assert broken == whole

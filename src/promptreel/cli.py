@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from promptreel.errors import PromptreelError, UserError
+from promptreel.errors import Interrupted, PromptreelError, UserError
 
 if TYPE_CHECKING:
     from promptreel.config import Recipe
@@ -39,23 +40,61 @@ def main() -> None:
     """Entry point: errors made on purpose become one line and their exit code."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    logging.basicConfig(format="warning: %(message)s", level=logging.ERROR)
+    logging.getLogger("promptreel").setLevel(logging.WARNING)
     try:
         app()
     except PromptreelError as error:
         fail(error)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 def fail(error: PromptreelError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+    print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+GRACE = 20.0
+"""Seconds that a batch in hand has to end after the first signal."""
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """A check that raises ``Interrupted`` once SIGINT or SIGTERM has come: at a moment when all is stored.
+
+    A second signal, or the end of the grace, ends the process at once; only the batch in hand is lost.
+    """
+    import signal
+    import threading
+
+    came: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        if len(came) > 1:
+            os._exit(Interrupted.exit_code)
+        print(f"\nstopping when the batch in hand is stored, within {GRACE:.0f} s; again to stop now", file=sys.stderr)
+        timer = threading.Timer(GRACE, os._exit, [Interrupted.exit_code])
+        timer.daemon = True
+        timer.start()
+
+    def check() -> None:
+        if came:
+            raise Interrupted("interrupted; the same command goes on from here")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback that draws a bar for each thing it is called about, with its rate and the time left."""
+    """A callback that draws a bar for each thing it is called about, with its rate and the time left.
+
+    It raises ``Interrupted`` after a signal.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -79,12 +118,13 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description:<34}"), BarColumn(bar_width=24), MofNCompleteColumn(), Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as drawn:
+    with stoppable() as check, Progress(*columns, console=Console(stderr=True)) as drawn:
 
         def report(what: str, done: int, total: int) -> None:
             if what not in bars:
                 bars[what] = drawn.add_task(what, total=total)
             drawn.update(bars[what], completed=done, total=total)
+            check()
 
         yield report
 
@@ -221,6 +261,24 @@ def evaluate(
         else:
             summary = exports.evaluate_file(pipeline, queries, systems.split(",") if systems else None, seeds)
     _show(summary, as_json)
+
+
+@app.command()
+def status(run: RunOption, as_json: JSONOption = False) -> None:
+    """What of a run is done, what is left, and about how long that will take."""
+    from dataclasses import asdict
+
+    from promptreel.pipeline.status import status as stages_of
+
+    with _pipeline(run) as pipeline:
+        rows = stages_of(pipeline)
+        losses = pipeline.run.database.losses()
+    if as_json:
+        print(json.dumps({"stages": [asdict(row) for row in rows], "losses": losses}))
+    else:
+        from promptreel.report import stage_table
+
+        stage_table(rows, losses)
 
 
 @app.command()

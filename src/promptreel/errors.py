@@ -7,6 +7,7 @@
     │   ├── UnknownName       a component, profile or split that does not exist
     │   └── MissingExtra      an optional dependency is not installed
     ├── Refused               the safety policy refuses the query: exit 3
+    ├── Interrupted           a signal asked the run to stop; what was paid for is stored: exit 130
     ├── RunError              the run directory cannot be used as asked: exit 1
     ├── RenderError           a batch of renders failed: it is halved, then counted under its reason
     └── ReplyError            a model's reply could not be parsed; counted under its reason
@@ -54,6 +55,10 @@ class MissingExtra(UserError):
 
 class Refused(PromptreelError):
     exit_code = 3
+
+
+class Interrupted(PromptreelError):
+    exit_code = 130
 
 
 class RunError(PromptreelError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,30 @@ def tables(summary: dict[str, Any]) -> None:
         console.print(_costs(summary))
     for reason, count in summary["losses"].items():
         console.print(f"lost: {count} × {reason}")
+
+
+def stage_table(rows: Sequence[Any], losses: Mapping[str, int]) -> None:
+    """Print the state of a run's stages (``StageStatus``)."""
+    console = Console(width=None if Console().is_terminal else 120)
+    table = Table(title="stages", title_justify="left")
+    for column in ("stage", "state", "renders", "took", "left"):
+        table.add_column(column, justify="left" if column in ("stage", "state") else "right")
+    for row in rows:
+        renders = f"{row.renders} of at most {row.planned}" if row.planned else "–"
+        left = "?" if row.seconds_left is None else _minutes(row.seconds_left)
+        table.add_row(row.name, row.state, renders, _minutes(row.seconds), left if row.state != "done" else "–")
+    console.print(table)
+    known = [row.seconds_left for row in rows if row.seconds_left is not None]
+    if any(row.state != "done" for row in rows):
+        unknown = " and what cannot be estimated yet" if len(known) < len(rows) else ""
+        console.print(f"left: about {_minutes(sum(known))}{unknown}")
+    for reason, count in losses.items():
+        console.print(f"lost: {count} × {reason}")
+
+
+def _minutes(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
 
 
 def _systems(summary: dict[str, Any], benchmark: str, size: dict[str, int]) -> Table:
