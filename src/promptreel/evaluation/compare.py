@@ -26,6 +26,10 @@ class Row:
     words: int
     over_limit: float | None
     """1 when the text is longer than the video model reads, else 0."""
+    clips: tuple[str, ...] = ()
+    """Ids of its clips, one for each seed that could be rendered."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """Each fact of the query and what became of it in the text: ``kept``, ``lost`` or ``changed``."""
 
 
 Results = Mapping[str, Mapping[Query, Row]]

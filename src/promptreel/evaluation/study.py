@@ -48,6 +48,8 @@ def study(
                 unsafe=float(bool(verdict.unsafe)) if verdict else None,
                 words=len(text.split()),
                 over_limit=float(too_long(text)),
+                clips=scored[query, text].clips,
+                facts=tuple((fact.text, fact.status) for fact in verdict.facts) if verdict else (),
             )
     return results
 

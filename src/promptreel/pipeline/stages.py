@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from promptreel import profiles, queries, registry
@@ -294,6 +295,8 @@ class Pipeline:
             origin = f"{stage.name}/{name}"
             seeds = self.seeds(origin, benchmark.seeds)
             results = study(found, systems, seeds, self.scorer, self.desk, judge, self.too_long, origin)
+            for system, rows in results.items():
+                self.run.database.add_evaluation(name, system, {query: asdict(row) for query, row in rows.items()})
             part = findings(name, results, stage.metrics, judge.name, stage.baselines, stage.ceiling)
             for key, rows in part.items():
                 output[key] += rows

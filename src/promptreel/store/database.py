@@ -116,6 +116,15 @@ pairs = Table(
     Column("rule", String, nullable=False),
     Column("margin", Float, nullable=False),
 )
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("benchmark", String, primary_key=True),
+    Column("system", String, primary_key=True),
+    Column("query", String(64), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("row", JSON, nullable=False, doc="What the system did with the query."),
+)
 stages = Table(
     "stages",
     metadata,
@@ -359,6 +368,26 @@ class Database:
                 Pair(texts[row.query], row.chosen, row.rejected, row.rule, row.margin)
                 for row in connection.execute(statement)
             ]
+
+    # Evaluations
+
+    def add_evaluation(self, benchmark: str, system: str, rows: Mapping[Query, Mapping[str, Any]]) -> None:
+        """Store what a system did with the queries of a benchmark, in order."""
+        numbered = [
+            {"benchmark": benchmark, "system": system, "query": query.id, "position": position, "row": dict(row)}
+            for position, (query, row) in enumerate(rows.items())
+        ]
+        self.add(evaluations, numbered, replace=True)
+
+    def evaluation(self, benchmark: str) -> dict[str, dict[Query, dict[str, Any]]]:
+        """What each system did with each query of a benchmark, in order."""
+        texts = self.query_texts()
+        statement = select(evaluations).where(evaluations.c.benchmark == benchmark).order_by(evaluations.c.position)
+        found: dict[str, dict[Query, dict[str, Any]]] = {}
+        with self.engine.connect() as connection:
+            for row in connection.execute(statement):
+                found.setdefault(row.system, {})[texts[row.query]] = row.row
+        return found
 
     # Stages and losses
 
