@@ -187,9 +187,9 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
-        from promptreel.report import tables
+        from promptreel.report.tables import print_summary
 
-        tables(summary)
+        print_summary(summary)
 
 
 @contextmanager
@@ -264,6 +264,19 @@ def evaluate(
 
 
 @app.command()
+def report(run: RunOption) -> None:
+    """Write the page of a run: its numbers, and clips side by side."""
+    from promptreel.errors import importing
+
+    with _pipeline(run) as pipeline:
+        pipeline.summary()
+        with importing("the report"):
+            from promptreel.report.page import write
+        path = write(pipeline.run, pipeline.recipe)
+    print(path)
+
+
+@app.command()
 def status(run: RunOption, as_json: JSONOption = False) -> None:
     """What of a run is done, what is left, and about how long that will take."""
     from dataclasses import asdict
@@ -276,9 +289,9 @@ def status(run: RunOption, as_json: JSONOption = False) -> None:
     if as_json:
         print(json.dumps({"stages": [asdict(row) for row in rows], "losses": losses}))
     else:
-        from promptreel.report import stage_table
+        from promptreel.report.tables import print_stages
 
-        stage_table(rows, losses)
+        print_stages(rows, losses)
 
 
 @app.command()

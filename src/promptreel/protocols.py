@@ -66,6 +66,15 @@ class Reward(Protocol):
 
 
 @runtime_checkable
+class Explainer(Protocol):
+    """A reward that can also say in words what it saw; reports show it."""
+
+    def explain(self, query: Query, clip: Clip) -> str:
+        """What was seen in the clip, in one line."""
+        ...
+
+
+@runtime_checkable
 class Judge(Protocol):
     """Reads text only: which facts of the query does a rewrite keep, and is it harmful?"""
 

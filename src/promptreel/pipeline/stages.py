@@ -295,10 +295,11 @@ class Pipeline:
             origin = f"{stage.name}/{name}"
             seeds = self.seeds(origin, benchmark.seeds)
             results = study(found, systems, seeds, self.scorer, self.desk, judge, self.too_long, origin)
-            for system, rows in results.items():
-                self.run.database.add_evaluation(name, system, {query: asdict(row) for query, row in rows.items()})
+            for system, by_query in results.items():
+                rows = {query: asdict(row) for query, row in by_query.items()}
+                self.run.database.add_evaluation(name, system, rows)
             part = findings(name, results, stage.metrics, judge.name, stage.baselines, stage.ceiling)
-            for key, rows in part.items():
-                output[key] += rows
+            for key, found_rows in part.items():
+                output[key] += found_rows
             output["benchmarks"][name] = {"queries": len(found), "seeds": benchmark.seeds}
         return output

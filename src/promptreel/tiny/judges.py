@@ -40,6 +40,11 @@ class OracleReward:
     def score(self, items: Sequence[tuple[Query, Clip]]) -> list[Scores]:
         return [self._score(query, clip) for query, clip in items]
 
+    def explain(self, query: Query, clip: Clip) -> str:
+        """What the oracle read, attribute by attribute."""
+        facts = pixel_oracle.read(clip.frames).facts
+        return ", ".join(value or f"{name}?" for name, value in facts.items() if value or name != "speed")
+
     def _score(self, query: Query, clip: Clip) -> Scores:
         stated = facts_of(query)
         if len(clip.frames) == 1:

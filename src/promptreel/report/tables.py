@@ -1,4 +1,4 @@
-"""What a run found, for people to read."""
+"""Plain tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 
-def tables(summary: dict[str, Any]) -> None:
+def print_summary(summary: dict[str, Any]) -> None:
     """Print the systems, the comparisons and the costs of a run as plain tables."""
     console = Console(width=None if Console().is_terminal else 120)
     for benchmark, size in summary["benchmarks"].items():
@@ -21,7 +21,7 @@ def tables(summary: dict[str, Any]) -> None:
         console.print(f"lost: {count} × {reason}")
 
 
-def stage_table(rows: Sequence[Any], losses: Mapping[str, int]) -> None:
+def print_stages(rows: Sequence[Any], losses: Mapping[str, int]) -> None:
     """Print the state of a run's stages (``StageStatus``)."""
     console = Console(width=None if Console().is_terminal else 120)
     table = Table(title="stages", title_justify="left")
