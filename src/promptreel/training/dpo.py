@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from promptreel.rewriter import Writer
@@ -40,6 +40,7 @@ def dpo(
         peft_config=lora_config(lora),
         callbacks=list(callbacks),
     )
+    training.remove_callback(PrinterCallback)  # stdout is for results
     result = training.train()
     logged = [entry for entry in training.state.log_history if "rewards/margins" in entry]
     publish(training.model, tokenizer, writer, out)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from promptreel.rewriter import Writer
@@ -36,6 +36,7 @@ def sft(
         peft_config=lora_config(lora),
         callbacks=list(callbacks),
     )
+    training.remove_callback(PrinterCallback)  # stdout is for results
     result = training.train()
     publish(training.model, tokenizer, writer, out)
     return {"loss": result.training_loss, "steps": result.global_step}
