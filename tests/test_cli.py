@@ -37,7 +37,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
         (["run", "tiny", "--until", "dpo-9"], "unknown stage 'dpo-9'; did you mean"),
         (["evolve", "--run", "absent"], "holds no run"),
         (["rewrite"], "nothing to rewrite"),
-        (["rewrite", "  "], "the query is empty"),
+        (["rewrite", "  "], "asks for nothing"),
         (["rewrite", "word " * 10_000], "10000 words"),
         (["rewrite", "a corgi surfing"], "the tiny world cannot show 'a corgi surfing'"),
         (["rewrite", "--file", "absent.txt"], "cannot read absent.txt"),

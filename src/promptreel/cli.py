@@ -327,7 +327,7 @@ def rewrite(
     from promptreel import queries
     from promptreel.rewriter import Rewriter
 
-    asked = [queries.parse_query(text) for text in texts or []]
+    asked = [queries.ask_for(text) for text in texts or []]
     asked += list(queries.read_file(file)) if file else []
     if not asked:
         raise UserError("nothing to rewrite: give a TEXT or a --file")

@@ -160,7 +160,7 @@ class Rewriter:
 
     def candidates(self, query: str | Query, count: int) -> list[Rewrite]:
         """``count`` rewrites of a query, drawn together; identical ones appear once."""
-        asked = queries.parse_query(query) if isinstance(query, str) else query
+        asked = queries.ask_for(query) if isinstance(query, str) else query
         if self._judge:
             self._judge.judge([(asked, asked.text)])  # refuses what its world does not know
         conversation = self.writer.ask("rewrite", query=asked.text)

@@ -41,14 +41,24 @@ class Component:
 
 @dataclass(frozen=True)
 class Query:
-    """What a person typed, and what they asked to be avoided."""
+    """What a person asks for."""
 
     text: str
+    """What the video should show."""
     negative: str = ""
+    """What it should not show."""
+    options: tuple[tuple[str, str], ...] = ()
+    """What else was typed, as name and value: flags (``aspect``, ``seed``, ``motion`` …), wishes that no prompt
+    can grant (``aside``: sound, file formats, lengths) and what was left over (``debris``)."""
 
     @property
     def id(self) -> str:
-        return content_id("query", self.text, self.negative)
+        return content_id("query", self.text, self.negative, self.aspect)
+
+    @property
+    def aspect(self) -> str:
+        """The aspect ratio asked for, as ``16:9``, or an empty string."""
+        return next((value for name, value in reversed(self.options) if name == "aspect"), "")
 
 
 @dataclass(frozen=True)
