@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from promptreel.types import Clip, Fact, Failure, Message, Query, RenderRequest, Sampling, Scores, Verdict
+from promptreel.types import Clip, Fact, Failure, Message, Query, RenderRequest, Reply, Sampling, Scores, Verdict
 
 
 class FakeGenerator:
@@ -80,11 +80,11 @@ class FakeLLM:
     def __init__(self, model: str = "fake") -> None:
         self.fingerprint = f"llm-{model}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[str | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
         self.asked.append((len(conversations), sampling.seed))
         return [
             Failure("timeout")
             if "slow" in c[-1]["content"]
-            else f"{c[-1]['content']} {'x' * row} s{sampling.seed % 97}"
+            else Reply(f"{c[-1]['content']} {'x' * row} s{sampling.seed % 97}", 3, 2, 0.1)
             for row, c in enumerate(conversations)
         ]

@@ -86,7 +86,7 @@ def test_a_local_model_answers_deterministically_and_in_order() -> None:
     assert first == llm.complete(asked, drawn)
     assert first != llm.complete(asked, Sampling(1.0, max_tokens=12, seed=4))
     greedy = Sampling(0.0, max_tokens=12)
-    assert llm.complete(asked, greedy)[1] == llm.complete(asked[1:2], greedy)[0]
+    assert llm.complete(asked, greedy)[1].text == llm.complete(asked[1:2], greedy)[0].text
 
 
 def test_alignment_scores_every_clip_against_its_own_query() -> None:
@@ -146,7 +146,7 @@ def test_the_text_judge_sees_what_is_lost_and_changed() -> None:
 def test_the_ceiling_says_everything_canonically() -> None:
     llm = CanonicalLLM()
     (reply,) = llm.complete([[{"role": "user", "content": "Rewrite for video: a tiny crimson ball"}]], Sampling())
-    stated = parse(str(reply)).stated
+    stated = parse(reply.text).stated
     assert (stated["shape"], stated["colour"], stated["size"], stated["quality"]) == ("circle", "red", "small", "sharp")
     assert len(stated) >= 7
     assert caption(random_scene(np.random.default_rng(0))).count(".") == 3

@@ -13,7 +13,7 @@ from promptreel import media
 from promptreel.errors import RunError
 from promptreel.store import ClipCache, Run
 from promptreel.store.files import fingerprint
-from promptreel.types import Clip, Failure, Pair, Query, RenderRequest
+from promptreel.types import Clip, Failure, Pair, Query, RenderRequest, Reply
 
 
 @given(
@@ -52,8 +52,11 @@ def test_frames_are_sampled_from_first_to_last() -> None:
 def test_batches_of_replies_are_kept_whole(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         assert run.database.reply_batch("x") is None
-        run.database.add_reply_batch("x", "llm", ["a", Failure("timeout", "60 s")], "evolve/1")
-        assert run.database.reply_batch("x") == ["a", Failure("timeout", "60 s")]
+        answers = [Reply("a", 5, 2, 0.25), Failure("timeout", "60 s"), Reply("b", 1, 1, 0.5)]
+        run.database.add_reply_batch("x", "llm", answers, "evolve/1")
+        assert run.database.reply_batch("x") == answers
+        assert run.database.usage("evolve") == {"read": 6, "written": 3, "cost": 0.75}
+        assert run.database.usage("sample") == {"read": 0, "written": 0, "cost": 0.0}
 
 
 def test_the_first_result_for_an_id_stays(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from promptreel.types import Clip, Failure, Message, Query, RenderRequest, Sampling, Scores, Verdict
+from promptreel.types import Clip, Failure, Message, Query, RenderRequest, Reply, Sampling, Scores, Verdict
 
 
 @runtime_checkable
@@ -22,7 +22,7 @@ class LLM(Protocol):
 
     fingerprint: str
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[str | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
         """One reply for each conversation.
 
         The same conversations in the same order with the same sampling give the same replies, where the

@@ -20,6 +20,7 @@ from promptreel.types import Component
 BUILT_IN: dict[str, dict[str, str]] = {
     "llm": {
         "local": "promptreel.llms.local:LocalLLM",
+        "endpoint": "promptreel.llms.endpoint:EndpointLLM",
         "tiny-canonical": "promptreel.tiny.judges:CanonicalLLM",
     },
     "generator": {"diffusers": "promptreel.generators.diffusers:DiffusersGenerator"},

@@ -14,7 +14,7 @@ from promptreel.errors import PromptreelError, ReplyError, UserError
 from promptreel.protocols import LLM, Engine, Judge, Worker
 from promptreel.resources import locate
 from promptreel.store import Database
-from promptreel.types import Component, Failure, Message, Query, Rewrite, Sampling, content_id, content_seed
+from promptreel.types import Component, Failure, Message, Query, Reply, Rewrite, Sampling, content_id, content_seed
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Tried:
 def llm_worker(llm: Component, sampling: Sampling) -> Worker:
     model: LLM = registry.build(llm)
 
-    def work(batch: Sequence[tuple[list[Message], int]]) -> list[str | Failure]:
+    def work(batch: Sequence[tuple[list[Message], int]]) -> list[Reply | Failure]:
         seed = batch[0][1]
         return model.complete([conversation for conversation, _ in batch], replace(sampling, seed=seed))
 
@@ -65,11 +65,11 @@ class Desk:
         self.database, self.engine, self.report = database, engine, report
         self.losses: Counter[str] = Counter()
 
-    def answers(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> Iterator[str | Failure]:
+    def answers(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> Iterator[Reply | Failure]:
         """A raw reply or a failure for each conversation, in order."""
         fingerprint = registry.build(writer.llm).fingerprint
         sampling = writer.sampling
-        drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed]
+        drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed, sampling.schema]
         for at in range(0, len(conversations), writer.batch_size):
             batch = conversations[at : at + writer.batch_size]
             key = content_id("replies", fingerprint, drawn, origin, batch)
@@ -88,7 +88,7 @@ class Desk:
         texts: list[str | None] = []
         for reply in self.answers(writer, conversations, origin):
             try:
-                texts.append(prompts.parse_rewrite(reply) if isinstance(reply, str) else None)
+                texts.append(prompts.parse_rewrite(reply.text) if isinstance(reply, Reply) else None)
             except ReplyError:
                 texts.append(None)
             if texts[-1] is None:
@@ -169,7 +169,7 @@ class Rewriter:
         failures = [reply for reply in replies if isinstance(reply, Failure)]
         if len(failures) == count:
             raise PromptreelError(f"the language model gave no reply: {failures[0].detail or failures[0].reason}")
-        texts = dict.fromkeys(prompts.parse_rewrite(reply) for reply in replies if isinstance(reply, str))
+        texts = dict.fromkeys(prompts.parse_rewrite(reply.text) for reply in replies if isinstance(reply, Reply))
         return [self.examine(asked, text) for text in texts]
 
     def examine(self, query: Query, text: str) -> Rewrite:

@@ -172,3 +172,18 @@ class Sampling:
     max_tokens: int = 256
     """Of a reply, in the language model's own tokens."""
     seed: int = 0
+    schema: str = ""
+    """A JSON schema that the reply must follow, as JSON; empty for free text. Models that can are held to it."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a language model answered, and what it took."""
+
+    text: str
+    read: int = 0
+    """Tokens of the conversation; 0 where nobody counted."""
+    written: int = 0
+    """Tokens of the reply; 0 where nobody counted."""
+    cost: float = 0.0
+    """In the money that the model's price is given in."""

@@ -104,7 +104,7 @@ def language_model(count: int) -> dict[str, float]:
     found = {}
     for name, conversations in asked.items():
         replies = llm.complete(conversations, Sampling(1.0, max_tokens=80, seed=0))
-        found[name] = share([str(reply).startswith("Subject:") for reply in replies])
+        found[name] = share([reply.text.startswith("Subject:") for reply in replies])
     return found
 
 

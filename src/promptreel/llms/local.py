@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from promptreel.store.files import fingerprint
-from promptreel.types import Failure, Message, Sampling
+from promptreel.types import Failure, Message, Reply, Sampling
 
 
 class LocalLLM:
@@ -60,7 +60,7 @@ class LocalLLM:
         return model.eval(), tokenizer
 
     @torch.inference_mode()
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[str | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
         model, tokenizer = self._loaded
         texts = [
             tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
@@ -79,4 +79,7 @@ class LocalLLM:
             **drawing,
         )
         answers = out[:, inputs["input_ids"].shape[1] :]
-        return list(tokenizer.batch_decode(answers, skip_special_tokens=True))
+        read = inputs["attention_mask"].sum(1).tolist()
+        written = (answers != tokenizer.pad_token_id).sum(1).tolist()
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [Reply(*counted) for counted in zip(texts, read, written, strict=True)]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Float,
@@ -32,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 
 from promptreel.errors import RunError
-from promptreel.types import Failure, Pair, Query, RenderRequest, Scores, Verdict, content_id
+from promptreel.types import Failure, Pair, Query, RenderRequest, Reply, Scores, Verdict, content_id
 
 metadata = MetaData()
 
@@ -81,6 +83,9 @@ replies = Table(
     Column("id", String(64), primary_key=True, doc="Of the whole batch: model, conversations, sampling."),
     Column("llm", Text, nullable=False),
     Column("replies", JSON, nullable=False),
+    Column("read", Integer, nullable=False, doc="Tokens."),
+    Column("written", Integer, nullable=False, doc="Tokens."),
+    Column("cost", Float, nullable=False),
     Column("origin", String, nullable=False, index=True),
 )
 verdicts = Table(
@@ -296,16 +301,34 @@ class Database:
 
     # Replies
 
-    def reply_batch(self, batch: str) -> list[str | Failure] | None:
+    def reply_batch(self, batch: str) -> list[Reply | Failure] | None:
         with self.engine.connect() as connection:
             stored = connection.scalar(select(replies.c.replies).where(replies.c.id == batch))
         if stored is None:
             return None
-        return [entry if isinstance(entry, str) else Failure(*entry) for entry in stored]
+        return [Failure(*entry["failed"]) if "failed" in entry else Reply(**entry) for entry in stored]
 
-    def add_reply_batch(self, batch: str, llm: str, answers: Sequence[str | Failure], origin: str) -> None:
-        entries = [a if isinstance(a, str) else [a.reason, a.detail] for a in answers]
-        self.add(replies, [{"id": batch, "llm": llm, "replies": entries, "origin": origin}])
+    def add_reply_batch(self, batch: str, llm: str, answers: Sequence[Reply | Failure], origin: str) -> None:
+        """Store a batch whole, with what it took."""
+        entries = [{"failed": [a.reason, a.detail]} if isinstance(a, Failure) else asdict(a) for a in answers]
+        made = [answer for answer in answers if isinstance(answer, Reply)]
+        row = {
+            "id": batch,
+            "llm": llm,
+            "replies": entries,
+            "read": sum(reply.read for reply in made),
+            "written": sum(reply.written for reply in made),
+            "cost": sum(reply.cost for reply in made),
+            "origin": origin,
+        }
+        self.add(replies, [row])
+
+    def usage(self, step: str) -> dict[str, float]:
+        """Tokens read and written, and money spent, by a stage with all its steps."""
+        columns = [func.coalesce(func.sum(replies.c[name]), 0) for name in ("read", "written", "cost")]
+        with self.engine.connect() as connection:
+            row = connection.execute(select(*columns).where(_made_by(replies, step))).one()
+        return {"read": int(row[0]), "written": int(row[1]), "cost": float(row[2])}
 
     # Verdicts
 
@@ -414,8 +437,7 @@ class Database:
 
     def renders(self, step: str) -> int:
         """How many clips a stage, with all its steps, paid for."""
-        made = (clips.c.origin == step) | clips.c.origin.startswith(f"{step}/", autoescape=True)
-        statement = select(func.count()).where(clips.c.failure.is_(None), made)
+        statement = select(func.count()).where(clips.c.failure.is_(None), _made_by(clips, step))
         with self.engine.connect() as connection:
             return int(connection.scalar(statement) or 0)
 
@@ -429,6 +451,10 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _made_by(table: Table, step: str) -> ColumnElement[bool]:
+    return (table.c.origin == step) | table.c.origin.startswith(f"{step}/", autoescape=True)
 
 
 def _compact(value: Any) -> str:

@@ -11,7 +11,7 @@ from promptreel.tiny import pixel_oracle
 from promptreel.tiny.text_oracle import parse
 from promptreel.tiny.wording import caption, complete
 from promptreel.tiny.world import VALUES
-from promptreel.types import Clip, Fact, Failure, Message, Query, Sampling, Scores, Verdict, content_seed
+from promptreel.types import Clip, Fact, Failure, Message, Query, Reply, Sampling, Scores, Verdict, content_seed
 
 VERSION = 1
 
@@ -97,8 +97,8 @@ class CanonicalLLM:
         self.style, self.still = style, still
         self.fingerprint = f"tiny-canonical:{VERSION}:{style}:{still}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[str | Failure]:
-        return [self._answer(conversation[-1]["content"], sampling.seed) for conversation in conversations]
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+        return [Reply(self._answer(conversation[-1]["content"], sampling.seed)) for conversation in conversations]
 
     def _answer(self, text: str, seed: int) -> str:
         stated = {name: value for name, value in parse(text).stated.items() if name != "quality"}
