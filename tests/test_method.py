@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptreel.critique import Critique, Draft
 from promptreel.errors import RecipeError, UnknownName
 from promptreel.evaluation import compare, stats
 from promptreel.evaluation.compare import Row
 from promptreel.evaluation.study import findings
 from promptreel.evolution import Candidate, Fixed, winners
-from promptreel.pairs import check_rule, margin_floors, rule
+from promptreel.pairs import check_rule, dominance, margin_floors, merge, rule
 from promptreel.scoring import Scored, clears, total
-from promptreel.types import Query
+from promptreel.types import Fact, Pair, Query, Verdict
 
 Q = [Query("a ball"), Query("a box")]
 
@@ -153,3 +154,56 @@ def test_the_gap_closed_is_measured_between_raw_and_the_ceiling() -> None:
     assert gap["system"] == "sft"
     assert gap["closed"] == pytest.approx(0.5)
     assert gap["ci95"] == pytest.approx([0.5, 0.5])
+
+
+def verdict(*broken: str, unsafe: tuple[str, ...] = ()) -> Verdict:
+    return Verdict((Fact("shape ball", "kept"), *(Fact(text, "lost") for text in broken)), unsafe)
+
+
+def test_critique_refines_what_fails_until_it_passes_or_the_budget_ends() -> None:
+    work = Critique(rounds=2)
+    good, bad, worse, unsure = ((Q[0], "good"), (Q[0], "bad"), (Q[1], "worse"), (Q[1], "unsure"))
+    work.tell(
+        {
+            good: Draft("good", verdict()),
+            bad: Draft("bad", verdict("colour red", unsafe=("gory",))),
+            worse: Draft("worse", verdict("size small")),
+            unsure: Draft("unsure", None),
+        }
+    )
+    assert [key for key, _ in work.ask()] == [bad, worse]
+    work.tell({bad: Draft("bad, mended", verdict()), worse: Draft("worse again", verdict("size small", "speed"))})
+    assert [key for key, _ in work.ask()] == [worse]
+    work.tell({worse: Draft("hopeless", verdict("size small"))})
+    assert work.ask() == []
+    assert work.accepted() == {Q[0]: ["good", "bad, mended"]}
+    assert work.refinements() == [Pair(Q[0], "bad, mended", "bad", "text_refined", 2.0)]
+
+
+def test_harm_is_let_through_only_where_the_policy_says_so() -> None:
+    draft = Draft("gory ball", verdict(unsafe=("gory",)))
+    assert not Critique(1).passes(draft)
+    assert Critique(1, safe=False).passes(draft)
+    assert not Critique(1).passes(Draft("a ball and a dog", Verdict((), (), ("a dog",))))
+
+
+def test_dominance_wants_no_dimension_worse_and_a_gap() -> None:
+    a = scored("a", 3.0, x=1.0, y=1.0)
+    b = scored("b", 2.0, x=1.0, y=0.0)
+    c = scored("c", 1.0, x=2.0, y=0.5)
+    near = scored("near", 2.8, x=1.0, y=0.9)
+    drops = Counter[str]()
+    assert [(p.chosen, p.rejected) for p in dominance({Q[0]: [b, a, c]}, drops, {})] == [("a", "b")]
+    assert dominance({Q[0]: [a, c]}, drops, {}) == []
+    assert dominance({Q[0]: [a, near]}, drops, {}) == []
+    assert drops == {"no dominance": 1, "margin too small": 1}
+    assert dominance({Q[0]: [a, c]}, drops, {}, dimensions=["y"])[0].margin == 2.0
+    missing = (Scored(Q[0], "m", {"x": 0.0, "y": None}, ()), 0.0)
+    assert dominance({Q[0]: [a, missing]}, drops, {}) == []
+
+
+def test_a_query_with_a_text_pair_drops_its_video_pair_unless_told_otherwise() -> None:
+    text = [Pair(Q[0], "a", "b", "text_refined", 1.0)]
+    video = [Pair(Q[0], "c", "d", "dominance", 1.0), Pair(Q[1], "e", "f", "dominance", 1.0)]
+    assert merge([text, video], exclusive=True) == [text[0], video[1]]
+    assert merge([text, video], exclusive=False) == [*text, *video]

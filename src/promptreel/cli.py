@@ -222,6 +222,7 @@ def _stage_command(kind: str, what: str) -> None:
 
 
 _stage_command("evolve", "Do the evolution of a run: propose, gate, render, score, repeat.")
+_stage_command("critique", "Have a run's drafts judged, and mended until they pass.")
 _stage_command("sft", "Do a run's supervised fine-tuning on the best rewrites.")
 _stage_command("sample", "Draw, render and score candidates from a run's student.")
 _stage_command("pairs", "Turn a run's scored candidates into preference pairs.")

@@ -109,12 +109,33 @@ class EvolveStage(Stage):
     blend: str
 
 
+class CritiqueStage(Stage):
+    """Draft, verdict, refine, until the verdict passes (VPO's principle-checked data and text-level pairs)."""
+
+    kind: Literal["critique"]
+    student: str = "base"
+    """Who drafts."""
+    queries: QueriesTable
+    candidates: int = Field(1, gt=0)
+    """Drafts for each query."""
+    rounds: int = Field(1, ge=0)
+    """Refinements of a draft at most; VPO's code refines once (src/gpt4o_infer.py)."""
+    per_query: int | None = Field(1, gt=0)
+    """Pairs kept for each query; VPO keeps one (src/process_data.py)."""
+    sampling: SamplingTable | None = None
+    """``None`` drafts as the student does elsewhere."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return [self.student]
+
+
 class SFTStage(Stage):
     """Train the student on the best rewrite of each query."""
 
     kind: Literal["sft"]
     data: str
-    """The evolve stage whose best rewrites are learned."""
+    """The evolve stage whose best rewrites are learned, or the critique stage whose accepted texts are."""
     student: str = "base"
     margin: float = 0.0
     """How much the best rewrite must beat the raw query by, on the evolve stage's blend."""
@@ -163,6 +184,9 @@ class DPOStage(Stage):
     kind: Literal["dpo"]
     student: str
     pairs: list[str]
+    """Stages that make pairs: ``pairs`` and ``critique`` stages."""
+    exclusive: bool = True
+    """Whether a query with pairs in one source loses those of the sources named after it, as in VPO."""
     trainer: dict[str, Any] = {}
     """Passed to ``trl.DPOConfig``."""
     lora: dict[str, Any] = {}
@@ -200,7 +224,8 @@ class EvaluateStage(Stage):
 
 
 AnyStage = Annotated[
-    EvolveStage | SFTStage | SampleStage | PairsStage | DPOStage | EvaluateStage, Field(discriminator="kind")
+    EvolveStage | CritiqueStage | SFTStage | SampleStage | PairsStage | DPOStage | EvaluateStage,
+    Field(discriminator="kind"),
 ]
 
 
@@ -344,7 +369,7 @@ def _follow(at: dict[str, Any], part: int | str, schema: dict[str, Any]) -> dict
     return found if isinstance(found, dict) else {}
 
 
-_KINDS = ("evolve", "sft", "sample", "pairs", "dpo", "evaluate")
+_KINDS = ("evolve", "critique", "sft", "sample", "pairs", "dpo", "evaluate")
 
 
 def same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -51,7 +51,67 @@ def margin_floors(
     return pairs
 
 
-RULES: dict[str, Rule] = {"margin_floors": margin_floors}
+def dominance(
+    samples: Mapping[Query, Sequence[tuple[Scored, float]]],
+    drops: Counter[str],
+    floors: Mapping[str, float],
+    margin: float = 0.5,
+    dimensions: Sequence[str] | None = None,
+    tolerance: float = 0.0,
+    per_query: int | None = 1,
+) -> list[Pair]:
+    """VPO's rule (src/process_data.py of its repository, which has these defaults).
+
+    The chosen candidate is worse in no dimension (by more than ``tolerance``) and better in at least one, and
+    its total is higher by more than ``margin``; the widest pair of each query. ``dimensions`` are all that both
+    have, unless named.
+    """
+    pairs: list[Pair] = []
+    for query, scored in samples.items():
+        reasons: Counter[str] = Counter()
+        found: list[Pair] = []
+        for chosen, high in scored:
+            for other, low in scored:
+                if high <= low:
+                    continue
+                if not _dominates(chosen, other, dimensions, tolerance):
+                    reasons["no dominance"] += 1
+                elif high - low <= margin:
+                    reasons["margin too small"] += 1
+                elif not clears(chosen.dimensions, floors):
+                    reasons["below a floor"] += 1
+                else:
+                    found.append(Pair(query, chosen.text, other.text, "dominance", high - low))
+        if not found:
+            drops[reasons.most_common(1)[0][0] if reasons else "one candidate"] += 1
+        pairs += sorted(found, key=lambda pair: -pair.margin)[:per_query]
+    return pairs
+
+
+def _dominates(a: Scored, b: Scored, dimensions: Sequence[str] | None, tolerance: float) -> bool:
+    names = dimensions or [name for name in a.dimensions if name in b.dimensions]
+    gaps = []
+    for name in names:
+        x, y = a.dimensions.get(name), b.dimensions.get(name)
+        if x is None or y is None:
+            return False
+        gaps.append(x - y)
+    return bool(gaps) and min(gaps) >= -tolerance and max(gaps) > tolerance
+
+
+def merge(sources: Sequence[Sequence[Pair]], exclusive: bool) -> list[Pair]:
+    """The pairs of several sources. If ``exclusive``, a query that has pairs in one source loses those of all
+    later ones, as in VPO, where text-level pairs come first.
+    """
+    merged: list[Pair] = []
+    taken: set[Query] = set()
+    for source in sources:
+        merged += [pair for pair in source if not (exclusive and pair.query in taken)]
+        taken |= {pair.query for pair in source}
+    return merged
+
+
+RULES: dict[str, Rule] = {"margin_floors": margin_floors, "dominance": dominance}
 
 
 def rule(name: str) -> Rule:

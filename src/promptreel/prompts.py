@@ -6,6 +6,7 @@ A template is a file ``templates/<task>.<format>.j2`` with a ``user`` block and,
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from importlib import resources
@@ -14,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from promptreel.errors import ReplyError, UnknownName
-from promptreel.types import Message
+from promptreel.types import Fact, Message, Verdict
 
 
 @cache
@@ -45,8 +46,8 @@ def render(task: str, format: str, **fields: Any) -> list[Message]:
     """The messages that ask a model for a task in a format.
 
     Tasks: ``rewrite`` (fields ``query``), ``propose`` (``query``, ``history``: mappings with ``text``,
-    ``total`` and ``dimensions``, best first), ``refine`` (``query``, ``draft``, ``problems``). Formats that
-    describe the video model also use ``profile``.
+    ``total`` and ``dimensions``, best first), ``refine`` (``query``, ``draft``, ``problems``), ``verdict``
+    (``query``, ``rewrite``), ``guard`` (``text``). Formats that describe the video model also use ``profile``.
     """
     template = _template(task, format)
     context = template.new_context(fields)
@@ -89,3 +90,80 @@ def parse_rewrite(reply: str) -> str:
     if not text:
         raise ReplyError(f"no prompt in the reply {reply[:80]!r}")
     return text
+
+
+_FACT_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "quote": {"type": "string"},
+        "status": {"type": "string", "enum": ["kept", "lost", "changed"]},
+        "why": {"type": "string"},
+    },
+    "required": ["quote", "status", "why"],
+    "additionalProperties": False,
+}
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+VERDICT_SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "facts": {"type": "array", "items": _FACT_SCHEMA},
+            "invented": _TEXTS,
+            "unsafe": _TEXTS,
+            "faithful": {"type": "boolean"},
+            "harmless": {"type": "boolean"},
+        },
+        "required": ["facts", "invented", "unsafe", "faithful", "harmless"],
+        "additionalProperties": False,
+    }
+)
+"""What a judge's reply must look like, as JSON."""
+
+
+def parse_verdict(reply: str, query: str) -> Verdict:
+    """The verdict in a judge's reply, strictly.
+
+    Raises ``ReplyError`` for a reply that is not the JSON asked for, that lists no fact, that quotes words the
+    query does not have, or whose parts contradict each other: a judge that was confused, or talked into
+    something, lets nothing through.
+    """
+    text = _THOUGHT.sub("", reply).strip()
+    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text)
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ReplyError(f"the verdict is not JSON: {error}") from error
+    if not isinstance(found, dict) or found.keys() != {"facts", "invented", "unsafe", "faithful", "harmless"}:
+        raise ReplyError("the verdict has other keys than were asked for")
+    for name in ("faithful", "harmless"):
+        if not isinstance(found[name], bool):
+            raise ReplyError(f"{name!r} of the verdict is neither true nor false")
+    for name in ("invented", "unsafe"):
+        if not isinstance(found[name], list) or not all(isinstance(w, str) and w.strip() for w in found[name]):
+            raise ReplyError(f"{name!r} of the verdict is not a list of texts")
+    facts = _facts(found["facts"], query)
+    if found["faithful"] != (all(fact.status == "kept" for fact in facts) and not found["invented"]):
+        raise ReplyError("the verdict contradicts itself about faithfulness")
+    if found["harmless"] != (not found["unsafe"]):
+        raise ReplyError("the verdict contradicts itself about harm")
+    return Verdict(facts, tuple(found["unsafe"]), tuple(found["invented"]))
+
+
+def _facts(listed: object, query: str) -> tuple[Fact, ...]:
+    if not isinstance(listed, list) or not listed:
+        raise ReplyError("the verdict lists no facts")
+    words = " ".join(re.findall(r"\w+", query.lower()))
+    facts = []
+    for entry in listed:
+        if not isinstance(entry, dict) or not {"quote", "status"} <= entry.keys() <= {"quote", "status", "why"}:
+            raise ReplyError(f"not a fact of a verdict: {str(entry)[:80]}")
+        quote, status, why = entry["quote"], entry["status"], entry.get("why", "")
+        if not all(isinstance(part, str) for part in (quote, status, why)):
+            raise ReplyError(f"not a fact of a verdict: {str(entry)[:80]}")
+        if status not in ("kept", "lost", "changed"):
+            raise ReplyError(f"a fact is kept, lost or changed, not {status[:40]!r}")
+        quoted = " ".join(re.findall(r"\w+", quote.lower()))
+        if not quoted or f" {quoted} " not in f" {words} ":
+            raise ReplyError(f"the verdict quotes {quote[:60]!r}, which the query does not say")
+        facts.append(Fact(quote, status, why))
+    return tuple(facts)

@@ -9,6 +9,7 @@ name is the component's name and its value the same ``module:Class``.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -22,6 +23,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "local": "promptreel.llms.local:LocalLLM",
         "endpoint": "promptreel.llms.endpoint:EndpointLLM",
         "tiny-canonical": "promptreel.tiny.judges:CanonicalLLM",
+        "tiny-judge": "promptreel.tiny.judge_server:TinyJudgeLLM",
     },
     "generator": {"diffusers": "promptreel.generators.diffusers:DiffusersGenerator"},
     "reward": {
@@ -29,7 +31,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "xclip": "promptreel.rewards.video:XCLIP",
         "tiny-oracle": "promptreel.tiny.judges:OracleReward",
     },
-    "judge": {"tiny-oracle": "promptreel.tiny.judges:OracleJudge"},
+    "judge": {
+        "llm": "promptreel.rewards.text:LLMJudge",
+        "guarded": "promptreel.rewards.text:Guarded",
+        "guard": "promptreel.rewards.safety:GuardModel",
+        "moderation": "promptreel.rewards.safety:Moderation",
+        "tiny-oracle": "promptreel.tiny.judges:OracleJudge",
+    },
     "engine": {"local": "promptreel.engine.local:LocalEngine"},
     "dataset": {
         "tiny-train": "promptreel.tiny.datasets:train",
@@ -62,6 +70,8 @@ def find(kind: str, name: str) -> type:
 
 def check(component: Component) -> None:
     """Raise for an unknown name, and for an option the component does not take or needs and lacks."""
+    for part in parts(component).values():
+        check(part)
     kind, name = component.kind, component.name
     parameters = inspect.signature(find(kind, name)).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -74,9 +84,24 @@ def check(component: Component) -> None:
             raise RecipeError(f"{kind} {name!r} needs the option {option!r}")
 
 
+PARTS = {"llm": "llm", "facts": "judge", "guard": "judge"}
+"""Options that are components themselves, as tables with a name, and of which kind."""
+
+
+def parts(component: Component) -> dict[str, Component]:
+    """The components among a component's options."""
+    found = {}
+    for option, kind in PARTS.items():
+        table = component.options.get(option)
+        if isinstance(table, Mapping) and "name" in table:
+            found[option] = Component(kind, table["name"], {k: v for k, v in table.items() if k != "name"})
+    return found
+
+
 def build(component: Component) -> Any:
-    """Construct a component. It loads its weights on first use, so its fingerprint is cheap to learn."""
+    """Construct a component, its parts first. It loads its weights on first use, so its fingerprint is cheap."""
     check(component)
     options = {key: locate(value) for key, value in component.options.items()}
+    options |= {option: build(part) for option, part in parts(component).items()}
     with importing(f"{component.kind} {component.name!r}"):
         return find(component.kind, component.name)(**options)

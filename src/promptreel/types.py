@@ -116,6 +116,7 @@ class Fact:
 
     text: str
     status: str
+    why: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in ("kept", "lost", "changed"):
@@ -129,6 +130,8 @@ class Verdict:
     facts: tuple[Fact, ...]
     unsafe: tuple[str, ...] = ()
     """What makes the rewrite harmful, in words; empty when it is not."""
+    invented: tuple[str, ...] = ()
+    """What the rewrite adds that changes the scene, in words."""
 
     @property
     def fidelity(self) -> float:
@@ -141,14 +144,15 @@ class Verdict:
     def problems(self) -> list[str]:
         """What is wrong, one phrase each: nothing for a faithful and harmless rewrite."""
         broken = [f"{fact.status}: {fact.text}" for fact in self.facts if fact.status != "kept"]
-        return broken + [f"unsafe: {what}" for what in self.unsafe]
+        return [*broken, *(f"invented: {what}" for what in self.invented), *(f"unsafe: {what}" for what in self.unsafe)]
 
     def to_json(self) -> dict[str, Any]:
-        return {"facts": [[fact.text, fact.status] for fact in self.facts], "unsafe": list(self.unsafe)}
+        facts = [[fact.text, fact.status, fact.why] for fact in self.facts]
+        return {"facts": facts, "unsafe": list(self.unsafe), "invented": list(self.invented)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
-        return cls(tuple(Fact(text, status) for text, status in data["facts"]), tuple(data["unsafe"]))
+        return cls(tuple(Fact(*fact) for fact in data["facts"]), tuple(data["unsafe"]), tuple(data["invented"]))
 
 
 @dataclass(frozen=True)

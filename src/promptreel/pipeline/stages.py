@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from promptreel import profiles, queries, registry
 from promptreel.config import (
+    CritiqueStage,
     DPOStage,
     EvaluateStage,
     EvolveStage,
@@ -24,10 +25,11 @@ from promptreel.config import (
     SFTStage,
     WriterTable,
 )
+from promptreel.critique import Critique, Draft
 from promptreel.errors import RunError, UserError, importing
 from promptreel.evaluation.study import findings, study
 from promptreel.evolution import Candidate, Fixed, winners
-from promptreel.pairs import rule
+from promptreel.pairs import merge, rule
 from promptreel.pipeline.check import generator_of
 from promptreel.resources import locate
 from promptreel.rewriter import Desk, Tried, Writer
@@ -234,21 +236,66 @@ class Pipeline:
         return {"examples": len(examples), **self._train(sft, stage, examples)}
 
     def best(self, stage: SFTStage) -> list[tuple[Query, str]]:
-        """What an SFT stage learns: the best rewrite of each query that has one."""
+        """What an SFT stage learns: the best rewrite of each query that has one, or its accepted texts."""
+        if any(critique.name == stage.data for critique in self.recipe.stages(CritiqueStage)):
+            tried = self.kept(stage.data)
+            return [(query, c.text) for query, candidates in tried.items() for c in candidates if c.dropped is None]
         evolved = next(s for s in self.recipe.stages(EvolveStage) if s.name == stage.data)
         best = winners(self.kept(stage.data), self.recipe.blends[evolved.blend].floors, stage.margin)
         return [(query, candidate.text) for query, candidate in best.items()]
 
-    def sample(self, stage: SampleStage) -> dict[str, Any]:
-        """Draw candidates from a student, gate, render and score them."""
+    def drafts(self, stage: SampleStage | CritiqueStage) -> list[tuple[Query, str]]:
+        """Different candidates from a student, for each query of a stage."""
         writer = self.writer(stage.student)
         if stage.sampling:
             sampling = Sampling(**stage.sampling.model_dump(), seed=self.recipe.seed)
-            writer = Writer(writer.llm, writer.format, sampling, writer.batch_size, writer.profile)
-        found = self.queries(stage.queries)
-        asked = [query for query in found for _ in range(stage.candidates)]
-        texts = self.desk.rewrite(writer, asked, stage.name)
-        items = list(dict.fromkeys((q, text) for q, text in zip(asked, texts, strict=True) if text))
+            writer = replace(writer, sampling=sampling)
+        asked = [query for query in self.queries(stage.queries) for _ in range(stage.candidates)]
+        texts = self.desk.rewrite(writer, asked, f"{stage.name}/0")
+        return list(dict.fromkeys((q, text) for q, text in zip(asked, texts, strict=True) if text))
+
+    def critique(self, stage: CritiqueStage) -> dict[str, Any]:
+        """Draft, judge, and have the teacher mend what the judge finds, until it passes."""
+        rules = self.recipe.gate
+        work = Critique(stage.rounds, rules.fidelity, rules.safe)
+        drafts = self.drafts(stage)
+        versions = {draft: draft for draft in drafts}
+        teacher = self.writer("teacher")
+        number = 0
+        while versions:
+            origin = f"{stage.name}/{number}"
+            verdicts = self.scorer.judge(list(versions.values()), origin)
+            judged = zip(versions.items(), verdicts, strict=True)
+            work.tell({key: Draft(text, verdict) for (key, (_, text)), verdict in judged})
+            asked = work.ask()
+            number += 1
+            conversations = [
+                teacher.ask("refine", query=query.text, draft=draft.text, problems=draft.verdict.problems)
+                for (query, _), draft in asked
+                if draft.verdict is not None
+            ]
+            texts = self.desk.rewrites(teacher, conversations, f"{stage.name}/{number}")
+            versions = {key: (key[0], text) for (key, _), text in zip(asked, texts, strict=True) if text}
+        accepted = work.accepted()
+        pairs = work.refinements(stage.per_query)
+        self.run.database.add_pairs(stage.name, pairs)
+        tried = {
+            query: [Candidate(text, 1) for text in dict.fromkeys(accepted.get(query, []))] for query in work.queries()
+        }
+        self.keep(stage.name, tried)
+        passed = sum(work.passes(versions[0]) for versions in work.history.values())
+        unsure = sum(versions[-1].verdict is None for versions in work.history.values())
+        return {
+            "drafts": len(drafts),
+            "passed at once": passed,
+            "accepted": sum(map(len, accepted.values())),
+            "without verdict": unsure,
+            "pairs": len(pairs),
+        }
+
+    def sample(self, stage: SampleStage) -> dict[str, Any]:
+        """Draw candidates from a student, gate, render and score them."""
+        items = self.drafts(stage)
         tried = self.trial(items, 1, stage.blend, self.seeds(stage.name, stage.seeds), stage.name)
         return {"candidates": len(items), "dropped": self.keep(stage.name, tried)}
 
@@ -270,7 +317,7 @@ class Pipeline:
         with importing("training"):
             from promptreel.training.dpo import dpo
 
-        pairs = [pair for name in stage.pairs for pair in self.run.database.pairs(name)]
+        pairs = merge([self.run.database.pairs(name) for name in stage.pairs], stage.exclusive)
         if not pairs:
             raise RunError(f"no pairs in {', '.join(stage.pairs)}: {stage.name!r} has nothing to learn")
         return {"pairs": len(pairs), **self._train(dpo, stage, pairs)}

@@ -7,6 +7,7 @@ know is read as the known word one slip of the finger away, if there is exactly 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -108,24 +109,36 @@ def _one_slip(a: str, b: str) -> bool:
 
 def parse(text: str) -> Parse:
     """Read the facts and unsafe words of a text; a text of another world has none."""
-    words = [_corrected(word) for word in _words(text)]
-    phrases = _phrases()
-    longest = max(len(phrase) for phrase in phrases)
     facts: dict[str, list[str]] = {}
     unsafe: list[str] = []
+    for attribute, value, _ in _found(text):
+        if attribute == "unsafe":
+            unsafe.append(value)
+        elif value not in facts.setdefault(attribute, []):
+            facts[attribute].append(value)
+    return Parse({name: tuple(values) for name, values in facts.items()}, tuple(unsafe))
+
+
+def spans(text: str) -> dict[str, str]:
+    """The words, as typed, that state each attribute: the first ones, where there are several."""
+    words: dict[str, str] = {}
+    for attribute, _, said in _found(text):
+        words.setdefault(attribute, said)
+    return words
+
+
+def _found(text: str) -> Iterator[tuple[str, str, str]]:
+    """Attribute, value and the words as typed of everything that a text states, in order."""
+    typed = _words(text)
+    words = [_corrected(word) for word in typed]
+    phrases = _phrases()
+    longest = max(len(phrase) for phrase in phrases)
     at = 0
     while at < len(words):
         for length in range(min(longest, len(words) - at), 0, -1):
-            found = phrases.get(tuple(words[at : at + length]))
-            if found is None:
-                continue
-            attribute, value = found
-            if attribute == "unsafe":
-                unsafe.append(value)
-            elif value not in facts.setdefault(attribute, []):
-                facts[attribute].append(value)
-            at += length
-            break
+            if found := phrases.get(tuple(words[at : at + length])):
+                yield (*found, " ".join(typed[at : at + length]))
+                at += length
+                break
         else:
             at += 1
-    return Parse({name: tuple(values) for name, values in facts.items()}, tuple(unsafe))

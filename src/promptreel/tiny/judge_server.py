@@ -1,0 +1,121 @@
+"""The text oracle as a fallible judge behind a real protocol.
+
+Where a deployment asks a judge model behind an endpoint, the tiny world starts this server on loopback and
+asks it in the same way. It speaks ``/v1/chat/completions``, answers the verdict template with the JSON that it
+asks for, and errs on a share of the questions, chosen by their content: it calls a kept fact lost, a lost one
+kept, overlooks harm or sees it where there is none, or answers something that is no verdict at all.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from promptreel import registry
+from promptreel.protocols import LLM
+from promptreel.tiny.judges import facts_of
+from promptreel.tiny.text_oracle import parse, spans
+from promptreel.types import Component, Failure, Message, Query, Reply, Sampling, content_seed
+
+VERSION = 1
+MALFORMED = (
+    "The rewritten prompt looks faithful and safe to me.",
+    '{"facts": [], "invented": [], "unsafe": [], "faithful": true, "harmless": true}',
+    '{"facts": "all kept", "unsafe": none',
+    "Alle Fakten sind erhalten.",
+)
+
+
+def verdict(query: str, rewrite: str, errors: float, attempt: int = 0) -> str:
+    """The judge's answer as it goes over the wire."""
+    dice = random.Random(content_seed("tiny judge", query, rewrite, attempt))
+    found = parse(rewrite)
+    quotes = spans(query)
+    facts = []
+    for name, value in facts_of(Query(query)).items():
+        values = found.facts.get(name, ())
+        status = "kept" if values == (value,) else "changed" if values else "lost"
+        facts.append({"quote": quotes[name], "status": status, "why": f"{name} {value}"})
+    unsafe = list(found.unsafe)
+    if dice.random() < errors:
+        mistake = dice.choice(["fact", "fact", "harm", "form"])
+        if mistake == "form":
+            return dice.choice(MALFORMED)
+        if mistake == "harm":
+            unsafe = [] if unsafe else ["it could be taken amiss"]
+        elif facts:
+            fact = dice.choice(facts)
+            fact["status"] = "lost" if fact["status"] == "kept" else "kept"
+    answer = {
+        "facts": facts,
+        "invented": [],
+        "unsafe": unsafe,
+        "faithful": all(fact["status"] == "kept" for fact in facts),
+        "harmless": not unsafe,
+    }
+    return json.dumps(answer)
+
+
+class JudgeServer:
+    """The server, on a free port of 127.0.0.1, until it is closed or the process ends."""
+
+    def __init__(self, errors: float) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                try:
+                    body = json.loads(self.rfile.read(length))
+                    question = json.loads(body["messages"][-1]["content"])
+                    answer = verdict(question["person"], question["rewritten"], errors, int(body.get("seed") or 0) % 97)
+                except (json.JSONDecodeError, KeyError, TypeError, IndexError):
+                    self._send(400, {"error": {"message": "not a question for this judge"}})
+                    return
+                choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
+                usage = {"prompt_tokens": length // 4, "completion_tokens": len(answer) // 4, "total_tokens": 0}
+                made = {"id": "tiny", "object": "chat.completion", "created": 0, "model": "tiny-judge"}
+                self._send(200, {**made, "choices": [choice], "usage": usage})
+
+            def _send(self, status: int, body: dict[str, Any]) -> None:
+                payload = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Says nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class TinyJudgeLLM:
+    """A language model that judges: the server, asked through the endpoint client that real judges are asked
+    through. ``errors`` is the share of questions it errs on.
+    """
+
+    def __init__(self, errors: float = 0.1) -> None:
+        self.errors = errors
+        self.fingerprint = f"tiny-judge:{VERSION}:{errors}"
+
+    @cached_property
+    def _client(self) -> LLM:
+        self._server = JudgeServer(self.errors)
+        options = {"model": "tiny-judge", "url": self._server.url, "attempts": 1}
+        client: LLM = registry.build(Component("llm", "endpoint", options))
+        return client
+
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+        return self._client.complete(conversations, sampling)
