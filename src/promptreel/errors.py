@@ -88,7 +88,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 EXTRAS = {
     "torch": "local", "transformers": "local", "diffusers": "local", "accelerate": "local", "trl": "local",
     "peft": "local", "datasets": "local", "safetensors": "local", "cv2": "local", "av": "local",
-    "scipy": "local", "matplotlib": "local", "ray": "ray", "fastapi": "studio", "gradio": "studio",
+    "matplotlib": "local", "ray": "ray", "fastapi": "studio", "gradio": "studio",
     "psycopg": "postgres",
 }  # fmt: skip
 """Which extra brings a module that is not part of the core."""

@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-STEPS, BATCH = 3000, 64
+STEPS, BATCH = 2500, 64
 LONGEST = 256
 """Tokens; longer examples are left out."""
 
