@@ -1,0 +1,43 @@
+"""How good the packaged tiny models are: measured again, held to what the manifest says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build_tiny import measure
+from promptreel.resources import locate
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Any:
+    return json.loads(Path(locate("package:promptreel.tiny/weights/manifest.json")).read_text())["measure"]
+
+
+def test_the_video_model_shows_what_it_is_told_in_its_own_words(manifest) -> None:
+    found = measure.video_model(200, "dev")
+    assert found["canonical_stated"] >= manifest["video"]["canonical_stated"] - 0.08
+    assert found["canonical_every"] >= manifest["video"]["canonical_every"] - 0.1
+    assert found["raw_stated"] <= 0.45
+    assert found["canonical_stated"] - found["raw_stated"] >= 0.3
+
+
+def test_the_second_video_model_prefers_tags(manifest) -> None:
+    tags = measure.video_model(120, "dev", style="tags", profile="tiny-tags")["canonical_stated"]
+    sentences = measure.video_model(120, "dev", profile="tiny-tags")["canonical_stated"]
+    assert tags >= manifest["video_tags"]["canonical_stated"] - 0.1
+    assert tags > sentences
+
+
+def test_the_alignment_reward_knows_a_flipped_fact(manifest) -> None:
+    found = measure.alignment(300)
+    assert found["prefers_true"] >= 0.9
+    assert found["spearman"] >= 0.6
+
+
+def test_the_base_model_reads_scores() -> None:
+    found = measure.language_model(100)
+    assert found["script_scored_higher"] >= found["sentences_scored_higher"] + 0.2
