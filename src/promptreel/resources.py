@@ -10,6 +10,8 @@ def locate(value: Any) -> Any:
     """Resolve ``package:module/path`` to the file in that installed package; other values stay."""
     if isinstance(value, dict):
         return {key: locate(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [locate(item) for item in value]
     if isinstance(value, str) and value.startswith("package:"):
         module, _, inside = value.removeprefix("package:").partition("/")
         return str(resources.files(module) / inside)

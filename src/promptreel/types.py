@@ -83,10 +83,13 @@ class RenderRequest:
     prompt: str
     negative: str
     seed: int
+    aspect: str = ""
+    """The aspect ratio asked for, as ``16:9``; empty for the model's own."""
 
     def clip_id(self, generator: str) -> str:
         """The id of the clip that the generator with this fingerprint renders for the request."""
-        return content_id("clip", generator, self.prompt, self.negative, self.seed)
+        shape = [self.aspect] if self.aspect else []
+        return content_id("clip", generator, self.prompt, self.negative, self.seed, *shape)
 
 
 @dataclass(frozen=True)
