@@ -11,6 +11,7 @@ import pytest
 from promptreel.config import parse_recipe
 from promptreel.errors import Interrupted, QueryError, RunError, UnknownName
 from promptreel.pipeline import Pipeline, run
+from promptreel.pipeline.check import environment
 from promptreel.pipeline.exports import evaluate_file, export
 from promptreel.pipeline.status import status
 from promptreel.store import Run
@@ -186,14 +187,19 @@ def test_status_says_what_is_done_and_what_is_left(place: Path) -> None:
     assert rows["pairs"].seconds_left == 0
 
 
-def test_going_on_under_other_versions_is_warned_about(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_going_on_under_other_versions_is_warned_about(
+    place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(recipe(), "x", place, until="evolve")
     assert not caplog.messages
-    with Run(place) as opened:
-        opened.database.set_environment({**(opened.database.environment() or {}), "torch": "1.0", "threads": "7"})
+    began = environment(recipe())
+    monkeypatch.setattr("promptreel.pipeline.environment", lambda recipe: {**began, "torch": "1.0", "threads": "7"})
+    run(recipe(), "x", place, until="sample")
     run(recipe(), "x", place)
-    assert any("torch 1.0" in message for message in caplog.messages)
-    assert any("threads 7" in message for message in caplog.messages)
+    assert sum("goes on with 1.0" in message for message in caplog.messages) == 2
+    assert sum("goes on with 7" in message for message in caplog.messages) == 2
+    with Run(place) as opened:
+        assert opened.database.environments() == [began, {**began, "torch": "1.0", "threads": "7"}]
 
 
 def test_a_report_that_raises_stops_the_run_with_everything_stored(place: Path) -> None:

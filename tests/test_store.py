@@ -116,7 +116,7 @@ def test_a_model_appears_complete_or_not_at_all(tmp_path: Path) -> None:
             assert not (out / "half").exists()
             (out / "config.json").write_text("{}")
             (out / "training_args.bin").write_bytes(b"pickle")
-        assert [path.name for path in run.model("sft").iterdir()] == ["config.json"]
+        assert sorted(path.name for path in run.model("sft").iterdir()) == ["config.json", "manifest.json"]
 
 
 def test_models_on_disk_are_known_by_content(tmp_path: Path) -> None:

@@ -14,15 +14,20 @@ with importing("reading and writing clips"):
     import av
 
 
+FRAMES = "FRAMES"
+"""The tag of a cached clip that says how many frames it was written with."""
+
+
 def write_lossless(path: Path, frames: np.ndarray, fps: float) -> None:
     """Write frames ``(T, H, W, 3)`` uint8 so that they read back bit for bit (FFV1 in Matroska).
 
-    The file appears under its name only when it is complete. The unused alpha plane spares a conversion of
-    every frame, which costs more than the codec does.
+    The file appears under its name only when it is complete, and says how many frames it holds, since one that
+    is cut short later still plays. The unused alpha plane spares a conversion of every frame, which costs more
+    than the codec does.
     """
     alpha = np.full((*frames.shape[:3], 1), 255, np.uint8)
     pixels = np.concatenate([frames[..., ::-1], alpha], axis=-1)
-    _write(path, pixels, "bgra", fps, codec="ffv1", coded="bgra", format="matroska")
+    _write(path, pixels, "bgra", fps, codec="ffv1", coded="bgra", format="matroska", tags={FRAMES: str(len(frames))})
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float, scale: int = 1) -> None:
@@ -41,30 +46,37 @@ def _write(
     coded: str,
     format: str,
     options: dict[str, str] | None = None,
+    tags: dict[str, str] | None = None,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with av.open(str(temporary), "w", format=format) as container:
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options or {})
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = pixels.shape[2], pixels.shape[1], coded
-        stream.thread_count = 1
-        for picture in np.ascontiguousarray(pixels):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=layout)))
-        container.mux(stream.encode(None))
+    try:
+        with av.open(str(temporary), "w", format=format) as container:
+            container.metadata.update(tags or {})
+            stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options or {})
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = pixels.shape[2], pixels.shape[1], coded
+            stream.thread_count = 1
+            for picture in np.ascontiguousarray(pixels):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=layout)))
+            container.mux(stream.encode(None))
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # what a full disk needs least
+        raise
     temporary.replace(path)
 
 
 def read(path: Path) -> np.ndarray:
-    """All frames of a video ``(T, H, W, 3)`` uint8. Raises ``RunError`` for a damaged file."""
+    """All frames of a video ``(T, H, W, 3)`` uint8. Raises ``RunError`` for a damaged file, or one cut short."""
     try:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
             frames = [_rgb(frame) for frame in container.decode(video=0)]
-    except (av.FFmpegError, IndexError) as error:
+            whole = int(container.metadata.get(FRAMES, len(frames)))
+    except (av.FFmpegError, IndexError, ValueError) as error:
         raise RunError(f"cannot read the clip {path.name}: {error}; delete it to have it rendered again") from error
-    if not frames:
-        raise RunError(f"the clip {path.name} has no frames; delete it to have it rendered again")
+    if not frames or len(frames) != whole:
+        raise RunError(f"the clip {path.name} has {len(frames)} frames of {whole}; delete it to have it rendered again")
     return np.stack(frames)
 
 

@@ -7,17 +7,20 @@ resumed step computes the same batches as an uninterrupted one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from promptreel.errors import RenderError, RunError
+import numpy as np
+
+from promptreel.errors import PromptreelError, RenderError, RunError
 from promptreel.protocols import Engine, Generator, Judge, Reward, Worker
 from promptreel.registry import build
 from promptreel.store import ClipCache, Run
-from promptreel.types import Component, Failure, Query, RenderRequest, Scores, Verdict, content_id
+from promptreel.types import Clip, Component, Failure, Query, RenderRequest, Scores, Verdict, content_id
 
 SCORE_BATCH = 32
 """Clips that a reward is given at once."""
@@ -69,15 +72,19 @@ def render_worker(generator: Component, cache: Path) -> Worker:
     clips = ClipCache(cache)
 
     def work(requests: Sequence[RenderRequest]) -> list[float | Failure]:
+        try:
+            rendered = model.render(requests)
+        except (PromptreelError, OSError, ImportError):
+            raise  # no later render could succeed either
+        except Exception as error:
+            reason = "memory" if isinstance(error, MemoryError) else "render"
+            raise RenderError(f"{type(error).__name__}: {error}", reason) from error
         results: list[float | Failure] = []
-        for clip in model.render(requests):
-            if isinstance(clip, Failure):
-                results.append(clip)
-            elif clip.frames.max() <= BLACK:
-                results.append(Failure("black clip", f"no value above {BLACK} of 255"))
-            else:
+        for clip in rendered:
+            flaw = clip if isinstance(clip, Failure) else _flaw(clip)
+            if flaw is None:
                 clips.write(clip)
-                results.append(clip.fps)
+            results.append(flaw or clip.fps)
         return results
 
     return work
@@ -87,10 +94,23 @@ BLACK = 2
 """A clip without any brighter value (0..255) is what broken pipelines and safety filters give, not media."""
 
 
+def _flaw(clip: Clip) -> Failure | None:
+    """Why what a generator gave is no clip, if it is none."""
+    frames = clip.frames
+    if np.issubdtype(frames.dtype, np.floating) and not np.isfinite(frames).all():
+        return Failure("not a number", "the frames have values that are not numbers")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        return Failure("render", f"the frames are {frames.dtype} of shape {frames.shape}, not uint8 (T, H, W, 3)")
+    if frames.max() <= BLACK:
+        return Failure("black clip", f"no value above {BLACK} of 255")
+    return None
+
+
 def reward_worker(reward: Component, cache: Path) -> Worker:
     """Scores (query, clip id, fps) on the clip as read back from the cache.
 
-    A clip that cannot be read is a ``Failure``; so is one at which the reward raises when it sees it alone.
+    A clip that cannot be read is a ``Failure``; so is one at which the reward raises when it sees it alone, or
+    of which it says what is not a number.
     """
     model: Reward = build(reward)
     clips = ClipCache(cache)
@@ -111,9 +131,18 @@ def reward_worker(reward: Component, cache: Path) -> Worker:
                     (results[index],) = model.score([item])
                 except Exception as error:  # noqa: BLE001
                     results[index] = Failure("reward", f"{type(error).__name__}: {error}")
-        return [results[index] for index in range(len(items))]
+        return [_numbers(results[index]) for index in range(len(items))]
 
     return work
+
+
+def _numbers(scores: Scores | Failure) -> Scores | Failure:
+    """The scores, or a failure if any of them is neither missing nor a number."""
+    if not isinstance(scores, Failure):
+        for name, value in scores.items():
+            if value is not None and not math.isfinite(value):
+                return Failure("reward", f"{name} is {value}")
+    return scores
 
 
 def judge_worker(judge: Component) -> Worker:
@@ -173,7 +202,8 @@ class Scorer:
     ) -> list[Scored]:
         """Render each rewrite of each query with all seeds and score the clips by all rewards."""
         requests = {
-            (query, text): [RenderRequest(text, query.negative, seed) for seed in seeds] for query, text in items
+            (query, text): [RenderRequest(text, query.negative, seed, query.aspect) for seed in seeds]
+            for query, text in items
         }
         clips = self.render([request for row in requests.values() for request in row], origin)
         fps = {key: row[2] for key, row in self.run.database.clips(c for c in clips.values() if c).items()}
@@ -204,10 +234,7 @@ class Scorer:
                 self._render_again([clip for _, clip, _ in broken])
                 (again,) = self.engine.map(reward_worker, options, list(batch), SCORE_BATCH)
                 results = again
-            rows = [
-                (keys[i], i[1], i[0], None if isinstance(r, Failure) else r)
-                for i, r in zip(batch, results, strict=True)
-            ]
+            rows = [(keys[i], i[1], i[0], r) for i, r in zip(batch, results, strict=True)]
             database.add_scores(model.fingerprint, rows, origin)
 
         known = {key: found for key, (found, _) in database.scores(keys.values()).items()}

@@ -35,12 +35,12 @@ def run(
         elif not same(begun, recipe.resolved()):
             raise RunError(f"{directory} holds a run of another recipe; choose another --out, or run its recipe.toml")
         now = environment(recipe)
-        before = opened.database.environment() or now
+        before = next(iter(opened.database.environments()), now)
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 log.warning(
                     "this run began with %s %s and goes on with %s: its numbers may differ from an unbroken run's",
                     name, before.get(name), now.get(name),
                 )  # fmt: skip
-        opened.database.set_environment(now)
+        opened.database.note_environment(now)
         return Pipeline(recipe, opened, report).execute(until)

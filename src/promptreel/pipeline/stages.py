@@ -6,6 +6,7 @@ made. A stage that is done is not done again; one that was interrupted goes on w
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,8 @@ from promptreel.scoring import Report, Scored, Scorer, silent, total
 from promptreel.store import Run
 from promptreel.types import Component, Query, Sampling, content_seed
 
+log = logging.getLogger(__name__)
+
 
 class Pipeline:
     """One recipe at work in one run directory."""
@@ -67,11 +70,13 @@ class Pipeline:
         stage = next(stage for stage in self.recipe.stage if stage.name == name)
         database = self.run.database
         state, before, output = database.stage(name) or ("new", 0.0, {})
-        if state == "done":
+        if self.is_done(name):
             return
+        if state == "done":
+            log.warning("the model of stage %r is damaged: it is trained again", name)
         made = {other.name for other in self.recipe.stage}
         for needed in stage.inputs:
-            if needed in made and (database.stage(needed) or ("new",))[0] != "done":
+            if needed in made and not self.is_done(needed):
                 raise RunError(f"stage {name!r} needs {needed!r}, which is not done: run it first")
         began = time.monotonic()
         self.scorer.losses.clear()
@@ -84,6 +89,12 @@ class Pipeline:
             state = "done"
         finally:
             database.set_stage(name, stage.kind, state, before + time.monotonic() - began, output)
+
+    def is_done(self, name: str) -> bool:
+        """Whether a stage is done, and the model that it trained, if it did, is whole."""
+        stage = next(stage for stage in self.recipe.stage if stage.name == name)
+        trains = isinstance(stage, SFTStage | DPOStage)
+        return (self.run.database.stage(name) or ("new",))[0] == "done" and (not trains or self.run.has_model(name))
 
     def summary(self) -> dict[str, Any]:
         """What the run found so far; written as ``summary.json``."""
@@ -111,7 +122,7 @@ class Pipeline:
         names = [stage.name for stage in self.recipe.stage if stage.kind == kind]
         if not names:
             raise UserError(f"the recipe has no stage of kind {kind!r}")
-        left = [name for name in names if (self.run.database.stage(name) or ("new",))[0] != "done"]
+        left = [name for name in names if not self.is_done(name)]
         if not left:
             raise UserError(f"every {kind} stage is done: {', '.join(names)}")
         return left[0]

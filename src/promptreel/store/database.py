@@ -29,9 +29,9 @@ from sqlalchemy import (
     event,
     func,
     inspect,
+    literal,
     select,
 )
-from sqlalchemy.exc import OperationalError
 
 from promptreel.errors import RunError
 from promptreel.types import Failure, Pair, Query, RenderRequest, Reply, Scores, Verdict, content_id
@@ -45,6 +45,7 @@ queries = Table(
     Column("id", String(64), primary_key=True),
     Column("text", Text, nullable=False),
     Column("negative", Text, nullable=False),
+    Column("options", JSON),
 )
 clips = Table(
     "clips",
@@ -54,6 +55,7 @@ clips = Table(
     Column("prompt", Text, nullable=False),
     Column("negative", Text, nullable=False),
     Column("seed", Integer, nullable=False),
+    Column("aspect", String, doc="Ratio asked for, as 16:9; empty or null for the model's own."),
     Column("fps", Float),
     Column("failure", String, doc="Reason, when there is no clip; null when there is one."),
     Column("detail", Text),
@@ -75,6 +77,7 @@ scores = Table(
     Column("query", String(64), nullable=False, index=True),
     Column("reward", Text, nullable=False),
     Column("dimensions", JSON(none_as_null=True), doc="Dimension to value; null if the reward failed."),
+    Column("detail", Text, doc="Why it failed."),
     Column("origin", String, nullable=False, index=True),
 )
 replies = Table(
@@ -147,8 +150,21 @@ losses = Table(
     Column("count", Integer, nullable=False),
 )
 
-MIGRATIONS: list[Callable[[Connection], None]] = [metadata.create_all]
-"""Numbered from 1, in order, append-only: the first creates the tables."""
+
+def _keep_details(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE scores ADD COLUMN detail TEXT")
+    connection.exec_driver_sql("ALTER TABLE queries ADD COLUMN options JSON")
+
+
+def _keep_aspects(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE clips ADD COLUMN aspect VARCHAR")
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_keep_details, _keep_aspects]
+"""What brings an older database up to date, in order, append-only. The first leads from version 1 to 2."""
+VERSION = 1 + len(MIGRATIONS)
+BUSY_SECONDS = 10
+"""How long to wait for another program that holds the database."""
 
 
 class Database:
@@ -157,27 +173,37 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine: Engine = create_engine(url, json_serializer=_compact)
         if self.engine.dialect.name == "sqlite":
-            event.listen(self.engine, "connect", _wal)
-        try:
-            self._migrate()
-        except OperationalError as error:
-            raise RunError(f"cannot open the run database: {error.orig}") from error
+            event.listen(self.engine, "connect", _set_up)
+            event.listen(self.engine, "begin", _begin)
+        self.new = self._migrate()
+        """Whether there was nothing before."""
 
-    def _migrate(self) -> None:
+    def _migrate(self) -> bool:
+        """Create or update the tables, in one transaction; whether there were none."""
         with self.engine.begin() as connection:
             version = 0
             if inspect(connection).has_table("meta"):
-                stored = connection.scalar(select(meta.c.value).where(meta.c.key == "version"))
-                version = int(stored or 0)
-            if version > len(MIGRATIONS):
+                version = int(connection.scalar(select(meta.c.value).where(meta.c.key == "version")) or 0)
+            if version > VERSION:
                 raise RunError(
-                    f"the run database has version {version}, this promptreel knows up to {len(MIGRATIONS)}: "
+                    f"the run database has version {version}, this promptreel knows up to {VERSION}: "
                     "use the newer promptreel that made it"
                 )
-            for migration in MIGRATIONS[version:]:
+            if version == 0:
+                metadata.create_all(connection)
+            for migration in MIGRATIONS[version - 1 :] if version else []:
                 migration(connection)
-            if version < len(MIGRATIONS):
-                self._insert(connection, meta, [{"key": "version", "value": str(len(MIGRATIONS))}], replace=True)
+            if version < VERSION:
+                self._insert(connection, meta, [{"key": "version", "value": str(VERSION)}], replace=True)
+        return version == 0
+
+    def flaw(self) -> str | None:
+        """What is wrong with the file of an SQLite database; ``None`` when it is whole."""
+        if self.engine.dialect.name != "sqlite":
+            return None
+        with self.engine.connect() as connection:
+            said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        return None if said == "ok" else str(said)
 
     def _insert(
         self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], replace: bool = False
@@ -205,23 +231,27 @@ class Database:
         with self.engine.begin() as connection:
             self._insert(connection, table, rows, replace)
 
-    def environment(self) -> dict[str, str] | None:
-        """What the run was last done with: versions, threads; ``None`` when it was not begun."""
+    def environments(self) -> list[dict[str, str]]:
+        """What the run was begun with (versions, threads), and what else it went on with, in order."""
         with self.engine.connect() as connection:
-            stored = connection.scalar(select(meta.c.value).where(meta.c.key == "environment"))
-        return json.loads(stored) if stored else None
+            stored = connection.scalar(select(meta.c.value).where(meta.c.key == "environments"))
+        return json.loads(stored) if stored else []
 
-    def set_environment(self, found: Mapping[str, str]) -> None:
-        self.add(meta, [{"key": "environment", "value": json.dumps(dict(found))}], replace=True)
+    def note_environment(self, found: Mapping[str, str]) -> None:
+        known = self.environments()
+        if found not in known:
+            self.add(meta, [{"key": "environments", "value": json.dumps([*known, dict(found)])}], replace=True)
 
     # Queries
 
     def add_queries(self, items: Iterable[Query]) -> None:
-        self.add(queries, [{"id": q.id, "text": q.text, "negative": q.negative} for q in items])
+        rows = [{"id": q.id, "text": q.text, "negative": q.negative, "options": q.options} for q in items]
+        self.add(queries, rows)
 
     def query_texts(self) -> dict[str, Query]:
         with self.engine.connect() as connection:
-            return {row.id: Query(row.text, row.negative) for row in connection.execute(select(queries))}
+            rows = connection.execute(select(queries)).all()
+        return {row.id: Query(row.text, row.negative, tuple((k, v) for k, v in row.options or [])) for row in rows}
 
     # Clips
 
@@ -251,6 +281,7 @@ class Database:
                     "prompt": request.prompt,
                     "negative": request.negative,
                     "seed": request.seed,
+                    "aspect": request.aspect,
                     "fps": None if failure else result,
                     "failure": failure.reason if failure else None,
                     "detail": failure.detail if failure else None,
@@ -266,7 +297,7 @@ class Database:
         keys = sorted({row.batch for row in self._among(clips, clips.c.id, ids)})
         rows = sorted(self._among(clips, clips.c.batch, keys), key=lambda row: (row.batch, row.place))
         return [
-            [RenderRequest(row.prompt, row.negative, row.seed) for row in group]
+            [RenderRequest(row.prompt, row.negative, row.seed, row.aspect or "") for row in group]
             for _, group in groupby(rows, key=lambda row: row.batch)
         ]
 
@@ -280,18 +311,19 @@ class Database:
 
     # Scores
 
-    def add_scores(self, reward: str, results: Iterable[tuple[str, str, Query, Scores | None]], origin: str) -> None:
-        """Store a batch: id, clip, query and dimensions of each score; ``None`` where the reward failed."""
+    def add_scores(self, reward: str, results: Iterable[tuple[str, str, Query, Scores | Failure]], origin: str) -> None:
+        """Store a batch: id, clip, query and dimensions of each score, or why the reward failed."""
         rows = [
             {
                 "id": key,
                 "clip": clip,
                 "query": query.id,
                 "reward": reward,
-                "dimensions": None if dimensions is None else dict(dimensions),
+                "dimensions": None if isinstance(result, Failure) else dict(result),
+                "detail": result.detail if isinstance(result, Failure) else None,
                 "origin": origin,
             }
-            for key, clip, query, dimensions in results
+            for key, clip, query, result in results
         ]
         self.add(scores, rows)
 
@@ -435,6 +467,18 @@ class Database:
         with self.engine.connect() as connection:
             return {reason: int(count) for reason, count in connection.execute(statement.order_by(losses.c.reason))}
 
+    def details(self) -> dict[str, str]:
+        """For each reason that clips or scores were lost for, what was said of one of them."""
+        told = (
+            select(clips.c.failure, func.min(clips.c.detail))
+            .where(clips.c.failure.is_not(None))
+            .group_by(clips.c.failure),
+            select(literal("reward"), func.min(scores.c.detail)).where(scores.c.dimensions.is_(None)),
+        )
+        with self.engine.connect() as connection:
+            rows = [tuple(row) for statement in told for row in connection.execute(statement)]
+        return {reason: detail for reason, detail in rows if detail}
+
     def renders(self, step: str) -> int:
         """How many clips a stage, with all its steps, paid for."""
         statement = select(func.count()).where(clips.c.failure.is_(None), _made_by(clips, step))
@@ -461,9 +505,14 @@ def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _wal(connection: Any, _: Any) -> None:
+def _set_up(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver would leave changes of tables outside of transactions
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA busy_timeout=10000")
     cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -3,7 +3,8 @@
 recipe.toml    as given           recipe.json   as resolved
 run.db         the database       clips/        rendered media, lossless
 models/<stage>/                   what from_pretrained reads; appears by rename when complete
-summary.json
+summary.json   report.html        what was found, for machines and for people
+run.lock       held by the process that works on the run
 """
 
 from __future__ import annotations
@@ -14,38 +15,57 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from promptreel.errors import RunError
 from promptreel.store.clips import ClipCache
 from promptreel.store.database import Database
+from promptreel.store.faults import damaged, explain
 
 StageState = Literal["new", "running", "done"]
 
 
-class Run:
-    """An open run directory. One process at a time; close it, or use it as a context."""
+MANIFEST = "manifest.json"
+"""In a published model: the size of each of its files, so that damage is seen before it is loaded."""
 
-    def __init__(self, directory: Path, database_url: str | None = None) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+
+class Run:
+    """An open run directory; close it, or use it as a context, which says disk and database faults in one line.
+
+    One process at a time works on it. ``alone=False`` opens it to look at, also while another works.
+    """
+
+    def __init__(self, directory: Path, database_url: str | None = None, alone: bool = True) -> None:
         self.directory = directory
-        self._lock = _lock(directory / "run.lock")
         self.clips = ClipCache(directory / "clips")
+        self._lock: IO[str] | None = None
         try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(directory / "run.lock") if alone else None
             self.database = Database(database_url or f"sqlite:///{directory / 'run.db'}")
-        except BaseException:
-            self._lock.close()
+            if flaw := self.database.flaw():
+                raise damaged(directory, flaw)
+            if self.database.new and self.recipe() is not None:
+                raise damaged(directory, "it is empty, and the run was begun")
+        except BaseException as error:
+            if self._lock:
+                self._lock.close()
+            if told := explain(error, directory):
+                raise told from error
             raise
 
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if error is not None and (told := explain(error, self.directory)):
+            raise told from error
 
     def close(self) -> None:
         self.database.close()
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def model(self, stage: str) -> Path:
         """Where the model that a stage trains lies once it is complete."""
@@ -61,11 +81,27 @@ class Run:
         scratch = final.with_name(f".{stage}.part")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        yield scratch
+        try:
+            yield scratch
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
         for extra in scratch.rglob("*.bin"):
             extra.unlink()  # training_args.bin and optimiser states are pickles
+        sizes = _sizes(scratch)
+        (scratch / MANIFEST).write_text(json.dumps(sizes, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         scratch.rename(final)
+
+    def has_model(self, stage: str) -> bool:
+        """Whether the model that a stage trained lies there with all that was published."""
+        final = self.model(stage)
+        try:
+            published = json.loads((final / MANIFEST).read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        found = _sizes(final)
+        return all(found.get(name) == size for name, size in published.items())
 
     def write_recipe(self, given: str, resolved: Mapping[str, Any]) -> None:
         write_text(self.directory / "recipe.toml", given)
@@ -84,14 +120,23 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else None
 
 
+def _sizes(directory: Path) -> dict[str, int]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is either as it was or complete."""
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def _lock(path: Path) -> Any:
+def _lock(path: Path) -> IO[str]:
     """Hold the directory for this process until the returned file is closed or the process ends."""
     handle = path.open("a+")
     try:
