@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import fakes
 import pytest
@@ -23,6 +24,14 @@ def fake_components(monkeypatch: pytest.MonkeyPatch) -> None:
         counter.clear()
     fakes.FakeGenerator.batches.clear()
     fakes.FakeLLM.asked.clear()
+
+
+@pytest.fixture
+def place(tmp_path: Path, fake_components: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a run of the recipe of fakes goes, beside its queries."""
+    monkeypatch.chdir(tmp_path)
+    Path("q.txt").write_text("\n".join(fakes.QUERIES))
+    return tmp_path / "run"
 
 
 @pytest.fixture(autouse=True)

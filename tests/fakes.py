@@ -5,12 +5,14 @@ They count what they are asked on the class, since engines build their own insta
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from promptreel.config import Recipe, parse_recipe
 from promptreel.types import Clip, Fact, Failure, Message, Query, RenderRequest, Reply, Sampling, Scores, Verdict
 
 
@@ -88,3 +90,46 @@ class FakeLLM:
             else Reply(f"{c[-1]['content']} {'x' * row} s{sampling.seed % 97}", 3, 2, 0.1)
             for row, c in enumerate(conversations)
         ]
+
+
+FAKE_LLM = {"llm": {"name": "fake"}, "format": "brief", "batch_size": 4}
+RECIPE: dict[str, Any] = {
+    "name": "fake",
+    "profile": "tiny",
+    "generator": {"name": "fake"},
+    "student": FAKE_LLM,
+    "teacher": FAKE_LLM,
+    "judge": {"name": "fake"},
+    "gate": {"fidelity": 0.5},
+    "rewards": {"fake": {"name": "fake"}},
+    "blends": {"total": {"weights": {"length": 1.0}, "floors": {"length": 0.0}}},
+    "systems": {"other": {"llm": {"name": "fake", "model": "other"}, "format": "brief"}},
+    "stage": [
+        {"kind": "evolve", "queries": {"source": "q.txt", "take": 3}, "rounds": 2, "children": 2, "blend": "total"},
+        {
+            "kind": "sample",
+            "student": "base",
+            "queries": {"source": "q.txt", "skip": 3, "take": 2},
+            "candidates": 3,
+            "blend": "total",
+        },
+        {"kind": "pairs", "samples": "sample", "rule": {"name": "margin_floors", "margin": 0.0}},
+        {
+            "kind": "evaluate",
+            "systems": ["raw", "base", "other"],
+            "benchmarks": {"mine": {"queries": {"source": "q.txt"}, "seeds": 2}},
+            "judge": {"name": "fake"},
+            "metrics": ["length"],
+        },
+    ],
+}
+QUERIES = ["red ball", "blue box", "gory star", "tiny ring", "green cross"]
+
+
+def recipe(**changes: Any) -> Recipe:
+    """The recipe of fakes, with the keys of its stages, by kind, or of itself changed."""
+    data = copy.deepcopy(RECIPE)
+    for stage in data["stage"]:
+        stage.update(changes.get(stage["kind"], {}))
+    data.update({key: value for key, value in changes.items() if key in data})
+    return parse_recipe(data)

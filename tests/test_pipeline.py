@@ -1,68 +1,18 @@
 """Stages on made-up components: what they store, what they skip, what they refuse."""
 
-import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import fakes
 import pytest
+from fakes import QUERIES, recipe
 
-from promptreel.config import parse_recipe
 from promptreel.errors import Interrupted, QueryError, RunError, UnknownName
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.check import environment
 from promptreel.pipeline.exports import evaluate_file, export
 from promptreel.pipeline.status import status
 from promptreel.store import Run
-
-FAKE_LLM = {"llm": {"name": "fake"}, "format": "brief", "batch_size": 4}
-RECIPE: dict[str, Any] = {
-    "name": "fake",
-    "profile": "tiny",
-    "generator": {"name": "fake"},
-    "student": FAKE_LLM,
-    "teacher": FAKE_LLM,
-    "judge": {"name": "fake"},
-    "gate": {"fidelity": 0.5},
-    "rewards": {"fake": {"name": "fake"}},
-    "blends": {"total": {"weights": {"length": 1.0}, "floors": {"length": 0.0}}},
-    "systems": {"other": {"llm": {"name": "fake", "model": "other"}, "format": "brief"}},
-    "stage": [
-        {"kind": "evolve", "queries": {"source": "q.txt", "take": 3}, "rounds": 2, "children": 2, "blend": "total"},
-        {
-            "kind": "sample",
-            "student": "base",
-            "queries": {"source": "q.txt", "skip": 3, "take": 2},
-            "candidates": 3,
-            "blend": "total",
-        },
-        {"kind": "pairs", "samples": "sample", "rule": {"name": "margin_floors", "margin": 0.0}},
-        {
-            "kind": "evaluate",
-            "systems": ["raw", "base", "other"],
-            "benchmarks": {"mine": {"queries": {"source": "q.txt"}, "seeds": 2}},
-            "judge": {"name": "fake"},
-            "metrics": ["length"],
-        },
-    ],
-}
-QUERIES = ["red ball", "blue box", "gory star", "tiny ring", "green cross"]
-
-
-@pytest.fixture
-def place(tmp_path: Path, fake_components: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Path("q.txt").write_text("\n".join(QUERIES))
-    return tmp_path / "run"
-
-
-def recipe(**changes: Any) -> Any:
-    data = copy.deepcopy(RECIPE)
-    for stage in data["stage"]:
-        stage.update(changes.get(stage["kind"], {}))
-    data.update({key: value for key, value in changes.items() if key in data})
-    return parse_recipe(data)
 
 
 def test_a_run_leaves_everything_that_people_look_for(place: Path) -> None:
