@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from build_tiny.corpus import example
 from build_tiny.optim import Schedule
 from build_tiny.run import Progress
+from promptreel.rewriter import CARD
 
 VOCABULARY = 1024
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -108,4 +110,5 @@ def train(out: Path, seed: int, steps: int = STEPS) -> dict[str, float]:
     model.generation_config.max_new_tokens = 96
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    (out / CARD).write_text(json.dumps({"format": "brief", "sampling": {"temperature": 0.7, "max_tokens": 80}}) + "\n")
     return {"parameters": sum(weight.numel() for weight in model.parameters()), **progress.summary()}
