@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,17 +12,32 @@ import numpy as np
 import torch
 
 from promptreel import profiles
-from promptreel.errors import RenderError, UserError
+from promptreel.errors import RecipeError, RenderError, UserError, did_you_mean
+from promptreel.profiles import Adapter, Profile
 from promptreel.store.files import fingerprint
 from promptreel.types import Clip, Failure, RenderRequest
+
+REWRITERS = {
+    "enable_prompt_enhancement": False,  # LTX-2
+    "complex_human_instruction": None,  # SANA and SANA-Video, on by default
+    "prompt_upsampling": False,  # Ideogram 4
+    "caption_upsample_temperature": None,  # FLUX.2
+}
+"""Arguments by which pipelines rewrite prompts themselves, and what switches each off."""
+OWN = ("prompt", "negative_prompt", "generator", "output_type", "return_dict", "num_frames", "height", "width")
+"""Arguments of a pipeline's call that ``call`` cannot set, since requests and other options do."""
+OFFLOAD = ("none", "model", "sequential")
 
 
 class DiffusersGenerator:
     """Any pipeline of diffusers that has a profile.
 
-    Options other than those of the machine (``device``, ``dtype``, ``batch_size``) override the profile:
-    ``model`` and ``adapter``, ``steps``, ``guidance``, ``frames``, ``height``, ``width``, and ``call`` with
-    further arguments of the pipeline's call.
+    Every option but ``profile``, ``device`` and ``variant`` overrides what the profile says: ``model`` and
+    ``revision``, ``steps``, ``guidance``, ``frames``, ``dtype``, ``offload``, ``tiling``, ``slicing``,
+    ``compile``, ``batch_size``. ``height`` and ``width`` hold for every request, whatever aspect ratio it asks
+    for. ``scheduler`` and ``call`` are added to the profile's tables, and ``adapters`` (paths, hub ids, or tables
+    as in a profile) to its adapters. ``variant`` names one of the profile's. Offloading does nothing on a CPU,
+    and ``dtype`` is float32 there unless it is given.
 
     Every request's noise comes from its own generator, seeded on the CPU, so that requests with equal seeds
     share it whatever the batch and the device.
@@ -30,57 +46,141 @@ class DiffusersGenerator:
     def __init__(
         self,
         profile: str,
-        batch_size: int = 1,
-        device: str | None = None,
-        dtype: str = "auto",
+        variant: str | None = None,
         model: str | None = None,
-        adapter: str | None = None,
+        revision: str | None = None,
+        adapters: Sequence[str | Mapping[str, Any]] = (),
         steps: int | None = None,
         guidance: float | None = None,
         frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
-        call: dict[str, Any] | None = None,
+        scheduler: Mapping[str, Any] | None = None,
+        call: Mapping[str, Any] | None = None,
+        device: str | None = None,
+        dtype: str | Mapping[str, str] = "auto",
+        offload: str | None = None,
+        tiling: bool | None = None,
+        slicing: bool | None = None,
+        compile: bool | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        known = profiles.load(profile)
+        known = profiles.load(profile).variant(variant)
         self.profile = known
-        self.batch_size = batch_size
+        self.batch_size = batch_size or known.batch_size
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = dtype
-        self.model, self.adapter = model or known.model, adapter or known.adapter
-        self.call: dict[str, Any] = {
-            "height": height or known.height,
-            "width": width or known.width,
-            "num_inference_steps": steps or known.steps,
-            "guidance_scale": known.guidance if guidance is None else guidance,
-            **known.call,
-            **(call or {}),
-        }
+        self.dtype = _dtypes(dtype, known, self.device)
+        self.model = model or known.model
+        self.revision = revision or (None if model else known.revision)
+        self.adapters = (*known.adapters, *map(_adapter, adapters))
+        self.scheduler = known.scheduler | dict(scheduler or {})
+        self.offload = offload or known.offload
+        self.tiling = known.tiling if tiling is None else tiling
+        self.slicing = known.slicing if slicing is None else slicing
+        self.compile = known.compile if compile is None else compile
         self.frames = frames or known.frames
+        self.size = (width or known.width, height or known.height) if width or height else None
+        self.guidance = known.guidance if guidance is None else guidance
+        self.call: dict[str, Any] = {"num_inference_steps": steps or known.steps, **known.call, **(call or {})}
+        if known.guidance_argument != "guider":
+            self.call = {known.guidance_argument: self.guidance, **self.call}
         if known.frames > 1:
             self.call["num_frames"] = self.frames
+        self._check(call or {})
         self.fingerprint = fingerprint(
-            "diffusers", self.model, self.adapter, pipeline=known.pipeline, dtype=dtype, **self.call
+            "diffusers",
+            self.model,
+            *(adapter.model for adapter in self.adapters),
+            pipeline=known.pipeline,
+            revision=self.revision,
+            adapters=[[adapter.scale, adapter.load] for adapter in self.adapters] or None,
+            scheduler=self.scheduler or None,
+            dtype=self.dtype,
+            guidance=self.guidance,
+            size=self.size or [known.width, known.height, known.sizes],
+            negative=known.negative_prompt,
+            tiling=self.tiling or None,
+            compile=self.compile or None,
+            call=self.call,
         )
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """Compare what was asked for with what the pipeline takes, before anything is loaded."""
+        name = self.profile.pipeline
+        if name is None:
+            raise RecipeError(f"diffusers has no pipeline for {self.profile.name}: name another generator")
+        self._pipeline_class = getattr(diffusers, name, None)
+        if self._pipeline_class is None:
+            raise UserError(f"diffusers {diffusers.__version__} has no {name}; a newer one may")
+        takes = inspect.signature(self._pipeline_class.__call__).parameters
+        self.call = {key: off for key, off in REWRITERS.items() if key in takes} | self.call
+        for argument in self.call:
+            if argument not in takes:
+                raise RecipeError(f"{name} takes no {argument!r} in its call{did_you_mean(argument, takes)}")
+        for argument in OWN:
+            if argument in given:
+                raise RecipeError(f"call.{argument} is set by Promptreel; leave it out")
+        if self.profile.negative_prompt is not None and "negative_prompt" not in takes:
+            raise RecipeError(f"{name} takes no negative prompt; leave it out of the profile {self.profile.name}")
+        if self.profile.frames == 1 and self.frames != 1:
+            raise RecipeError(f"{self.profile.name} renders images, not {self.frames} frames")
+        if self.offload not in OFFLOAD:
+            raise RecipeError(f"offload: no {self.offload!r}{did_you_mean(self.offload, OFFLOAD)}")
+        if self.adapters and not hasattr(self._pipeline_class, "load_lora_weights"):
+            raise RecipeError(f"{name} loads no adapters; leave them out")
+        if not hasattr(diffusers, self.scheduler.get("name", "FlowMatchEulerDiscreteScheduler")):
+            raise RecipeError(f"diffusers has no scheduler {self.scheduler['name']!r}")
 
     @cached_property
     def _pipeline(self) -> Any:
-        # Half precision is emulated, and slow, on most processors.
-        on_cpu = torch.float32 if self.device == "cpu" else torch.bfloat16
-        dtype = on_cpu if self.dtype == "auto" else getattr(torch, self.dtype)
-        pipeline_class = getattr(diffusers, self.profile.pipeline)
-        pipeline = pipeline_class.from_pretrained(self.model, dtype=dtype, use_safetensors=True)
-        if self.adapter:
-            pipeline.load_lora_weights(self.adapter)
-            pipeline.fuse_lora()
+        try:
+            pipeline = self._pipeline_class.from_pretrained(
+                self.model,
+                revision=self.revision,
+                dtype={name: getattr(torch, dtype) for name, dtype in self.dtype.items()},
+                use_safetensors=True,
+            )
+            for number, adapter in enumerate(self.adapters):
+                _fuse(pipeline, adapter, f"adapter{number}")
+        except OSError as error:
+            raise UserError(f"cannot load {self.model} for {self.profile.name}: {error}") from error
+        if self.scheduler:
+            changed = {key: value for key, value in self.scheduler.items() if key != "name"}
+            kind = getattr(diffusers, self.scheduler.get("name", type(pipeline.scheduler).__name__))
+            pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **changed)
+        if self.profile.guidance_argument == "guider":
+            pipeline.guider = pipeline.guider.new(guidance_scale=self.guidance)
+        if self.tiling:
+            pipeline.vae.enable_tiling()
+        if self.slicing:
+            pipeline.vae.enable_slicing()
+        if self.compile:
+            for name in ("transformer", "transformer_2", "unet"):
+                if getattr(pipeline, name, None) is not None:
+                    getattr(pipeline, name).compile()
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(self.device)
+        if self.offload == "none" or self.device == "cpu":
+            return pipeline.to(self.device)
+        if self.offload == "model":
+            pipeline.enable_model_cpu_offload(device=self.device)
+        else:
+            pipeline.enable_sequential_cpu_offload(device=self.device)
+        return pipeline
 
     def render(self, requests: Sequence[RenderRequest]) -> list[Clip | Failure]:
+        sizes = [self.size or self.profile.size(request.aspect) for request in requests]
+        clips: dict[int, Clip | Failure] = {}
+        for size in dict.fromkeys(sizes):
+            places = [place for place, own in enumerate(sizes) if own == size]
+            clips.update(zip(places, self._render([requests[place] for place in places], size), strict=True))
+        return [clips[place] for place in range(len(requests))]
+
+    def _render(self, requests: Sequence[RenderRequest], size: tuple[int, int]) -> list[Clip | Failure]:
+        """The clips of requests of one size, which is width and height."""
         pipeline = self._pipeline
-        arguments = dict(self.call)
+        arguments: dict[str, Any] = {"width": size[0], "height": size[1], **self.call}
         if self.profile.negative_prompt is not None:
-            arguments["negative_prompt"] = [r.negative or self.profile.negative_prompt or "" for r in requests]
+            arguments["negative_prompt"] = [r.negative or self.profile.negative_prompt for r in requests]
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
         texts = [request.prompt for request in requests]
         try:
@@ -99,6 +199,35 @@ class DiffusersGenerator:
             pixels = (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
             clips.append(Clip(request.clip_id(self.fingerprint), pixels, self.profile.fps))
         return clips
+
+
+def _adapter(named: str | Mapping[str, Any]) -> Adapter:
+    if isinstance(named, str):
+        return Adapter(model=named)
+    for key in named:
+        if key not in Adapter.model_fields:
+            raise RecipeError(f"an adapter has no {key!r}{did_you_mean(key, Adapter.model_fields)}")
+    if "model" not in named:
+        raise RecipeError("an adapter needs its 'model'")
+    return Adapter(**named)
+
+
+def _fuse(pipeline: Any, adapter: Adapter, name: str) -> None:
+    """Add an adapter's weights to those of the pipeline, for good."""
+    pipeline.load_lora_weights(adapter.model, adapter_name=name, use_safetensors=True, **adapter.load)
+    pipeline.fuse_lora(pipeline._lora_loadable_modules, lora_scale=adapter.scale, adapter_names=[name])
+    pipeline.unload_lora_weights()
+
+
+def _dtypes(asked: str | Mapping[str, str], profile: Profile, device: str) -> dict[str, str]:
+    """A dtype by name for each component, with ``default`` for those without one."""
+    if asked == "auto":  # half precision is emulated, and slow, on most processors
+        asked = "float32" if device == "cpu" else profile.dtype
+    found = {"default": asked} if isinstance(asked, str) else dict(asked)
+    for name in found.values():
+        if not isinstance(getattr(torch, name, None), torch.dtype):
+            raise RecipeError(f"dtype: torch has no {name!r}; say float32, bfloat16 or float16")
+    return found
 
 
 def _reason(error: BaseException) -> str:
