@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -37,6 +38,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "guard": "promptreel.rewards.safety:GuardModel",
         "moderation": "promptreel.rewards.safety:Moderation",
         "tiny-oracle": "promptreel.tiny.judges:OracleJudge",
+        "tiny-judge": "promptreel.tiny.judge_server:TinyJudge",
     },
     "engine": {"local": "promptreel.engine.local:LocalEngine"},
     "dataset": {
@@ -44,14 +46,23 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tiny-dev": "promptreel.tiny.datasets:dev",
         "tiny-test": "promptreel.tiny.datasets:test",
         "tiny-ood": "promptreel.tiny.datasets:ood",
+        "tiny-mixed": "promptreel.tiny.datasets:mixed",
+        "tiny-safe": "promptreel.tiny.datasets:safe",
+        "tiny-unsafe": "promptreel.tiny.datasets:unsafe",
+        "tiny-dev-safe": "promptreel.tiny.datasets:dev_safe",
+        "tiny-dev-unsafe": "promptreel.tiny.datasets:dev_unsafe",
     },
 }
 
 
 def names(kind: str) -> dict[str, str]:
     """All components of a kind, built in and plugged in: name to ``module:Class``."""
-    plugged = {entry.name: entry.value for entry in entry_points(group=f"promptreel.{kind}s")}
-    return {**plugged, **BUILT_IN[kind]}
+    return {**_plugged(kind), **BUILT_IN[kind]}
+
+
+@cache  # the metadata of all installed packages is read for it
+def _plugged(kind: str) -> dict[str, str]:
+    return {entry.name: entry.value for entry in entry_points(group=f"promptreel.{kind}s")}
 
 
 def find(kind: str, name: str) -> type:
