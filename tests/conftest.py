@@ -13,12 +13,7 @@ from promptreel import registry
 @pytest.fixture
 def fake_components(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registers the fakes under the name ``fake`` and forgets what they counted."""
-    for kind, name in {
-        "generator": "FakeGenerator",
-        "reward": "FakeReward",
-        "judge": "FakeJudge",
-        "llm": "FakeLLM",
-    }.items():
+    for kind, name in fakes.NAMES.items():
         monkeypatch.setitem(registry.BUILT_IN[kind], "fake", f"fakes:{name}")
     for counter in (fakes.FakeGenerator.rendered, fakes.FakeReward.scored, fakes.FakeJudge.judged):
         counter.clear()

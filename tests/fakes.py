@@ -92,6 +92,9 @@ class FakeLLM:
         ]
 
 
+NAMES = {"generator": "FakeGenerator", "reward": "FakeReward", "judge": "FakeJudge", "llm": "FakeLLM"}
+"""What is registered under the name ``fake``, by kind."""
+
 FAKE_LLM = {"llm": {"name": "fake"}, "format": "brief", "batch_size": 4}
 RECIPE: dict[str, Any] = {
     "name": "fake",

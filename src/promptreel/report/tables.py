@@ -17,12 +17,19 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(_comparisons(summary, benchmark))
     if summary["renders"]:
         console.print(_costs(summary))
-    for reason, count in summary["losses"].items():
-        console.print(f"lost: {count} × {reason}")
+    print_losses(summary["losses"])
 
 
-def print_stages(rows: Sequence[Any], losses: Mapping[str, int]) -> None:
-    """Print the state of a run's stages (``StageStatus``)."""
+def print_losses(losses: Mapping[str, int], details: Mapping[str, str] = {}) -> None:
+    """Print what a run lost, by reason, with what was said of one of each."""
+    console = Console(soft_wrap=True)
+    for reason, count in losses.items():
+        detail = f" (such as: {details[reason]})" if reason in details else ""
+        console.print(f"lost: {count} × {reason}{detail}", markup=False, highlight=False)
+
+
+def print_stages(rows: Sequence[Any], losses: Mapping[str, int], details: Mapping[str, str] = {}) -> None:
+    """Print the state of a run's stages (``StageStatus``), and what it lost."""
     console = Console(width=None if Console().is_terminal else 120)
     table = Table(title="stages", title_justify="left")
     for column in ("stage", "state", "renders", "took", "left"):
@@ -36,8 +43,7 @@ def print_stages(rows: Sequence[Any], losses: Mapping[str, int]) -> None:
     if any(row.state != "done" for row in rows):
         unknown = " and what cannot be estimated yet" if len(known) < len(rows) else ""
         console.print(f"left: about {_minutes(sum(known))}{unknown}")
-    for reason, count in losses.items():
-        console.print(f"lost: {count} × {reason}")
+    print_losses(losses, details)
 
 
 def _minutes(seconds: float) -> str:
