@@ -28,7 +28,7 @@ from promptreel.tiny.world import Scene
 
 TOKENS = 48
 """What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
-STEPS, BATCH = 10000, 64
+STEPS, BATCH = 7000, 64
 TAG_STEPS, TAG_RANK = 2500, 16
 IMAGES = 0.2
 """Share of batches that are single frames."""

@@ -52,7 +52,7 @@ MIN_AREA = 25.0
 """Pixels of the shape at mid-clip below which nothing is there."""
 MIN_SHIFT, MIN_GROWTH, MIN_TURN = 6.0, 1.22, 25.0
 """Pixels, ratio of radii and degrees over the clip from which a shape counts as moving."""
-MIN_EDGE, MAX_FLICKER, MAX_GRAIN = 0.30, 0.05, 5.0
+MIN_EDGE, MAX_FLICKER, MAX_GRAIN = 0.27, 0.05, 5.0
 """A clip is sharp and steady when its edges are at least this steep (share of the contrast per pixel), its
 brightness changes less than this (standard deviation over frames) and its background is smoother than this
 (standard deviation, 0..255)."""
