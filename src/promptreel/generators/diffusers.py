@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from promptreel import profiles
 from promptreel.errors import RecipeError, RenderError, UserError, did_you_mean
@@ -109,7 +110,7 @@ class DiffusersGenerator:
         name = self.profile.pipeline
         if name is None:
             raise RecipeError(f"diffusers has no pipeline for {self.profile.name}: name another generator")
-        self._pipeline_class = getattr(diffusers, name, None)
+        self._pipeline_class: Any = getattr(diffusers, name, None)
         if self._pipeline_class is None:
             raise UserError(f"diffusers {diffusers.__version__} has no {name}; a newer one may")
         takes = inspect.signature(self._pipeline_class.__call__).parameters
@@ -202,14 +203,15 @@ class DiffusersGenerator:
 
 
 def _adapter(named: str | Mapping[str, Any]) -> Adapter:
-    if isinstance(named, str):
-        return Adapter(model=named)
-    for key in named:
+    table = {"model": named} if isinstance(named, str) else named
+    for key in table:
         if key not in Adapter.model_fields:
             raise RecipeError(f"an adapter has no {key!r}{did_you_mean(key, Adapter.model_fields)}")
-    if "model" not in named:
-        raise RecipeError("an adapter needs its 'model'")
-    return Adapter(**named)
+    try:
+        return Adapter.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(f"adapter: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _fuse(pipeline: Any, adapter: Adapter, name: str) -> None:

@@ -6,8 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from promptreel import profiles, prompts, registry
-from promptreel.config import DPOStage, EvaluateStage, PairsStage, Recipe, SFTStage
-from promptreel.errors import UnknownName, importing
+from promptreel.config import CritiqueStage, DPOStage, EvaluateStage, EvolveStage, PairsStage, Recipe, SFTStage
+from promptreel.errors import RecipeError, UnknownName, importing
 from promptreel.pairs import check_rule
 from promptreel.types import Component
 
@@ -18,14 +18,18 @@ def check(recipe: Recipe, until: str | None = None) -> None:
     if until is not None and until not in names:
         raise UnknownName("stage", until, names)
     profiles.load(recipe.profile)
-    registry.check(generator_of(recipe))
-    registry.check(recipe.judge.component("judge"))
+    registry.build(generator_of(recipe))  # compares its options with what the pipeline takes
+    for judge in [recipe.judge, *(stage.text_judge for stage in recipe.stages(EvaluateStage))]:
+        if judge:
+            registry.check(judge.component("judge"))
     registry.check(recipe.engine.component("engine"))
     for reward in [*recipe.rewards.values(), *(stage.judge for stage in recipe.stages(EvaluateStage))]:
         registry.check(reward.component("reward"))
     for role, writer in {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}.items():
         registry.check(writer.llm.component("llm"))
-        prompts.check_format("propose" if role == "teacher" else "rewrite", writer.format)
+        for task in _tasks(recipe) if role == "teacher" else ("rewrite",):
+            prompts.check_format(task, writer.format)
+    _check_reasons(recipe)
     for stage in recipe.stage:
         if isinstance(stage, PairsStage):
             check_rule(stage.rule.name, stage.rule.model_extra or {})
@@ -33,6 +37,27 @@ def check(recipe: Recipe, until: str | None = None) -> None:
             with importing("training"):
                 from promptreel.training.options import check_stage
             check_stage(stage.kind, stage.name, stage.trainer, stage.lora)
+
+
+def _tasks(recipe: Recipe) -> list[str]:
+    """What the teacher is asked to do."""
+    asks: dict[str, type] = {"propose": EvolveStage, "refine": CritiqueStage}
+    return [task for task, kind in asks.items() if any(recipe.stages(kind))]
+
+
+def _check_reasons(recipe: Recipe) -> None:
+    """Refuse a judge that says nothing of facts where they are asked for: everything would pass."""
+    judge = recipe.judge.component("judge")
+    facts = registry.parts(judge).get("facts", judge)
+    if getattr(registry.find("judge", facts.name), "explains", True):
+        return
+    critiques = [stage.name for stage in recipe.stages(CritiqueStage)]
+    wants = f"stage {critiques[0]!r} mends what a judge explains" if critiques else "the gate asks for fidelity"
+    if critiques or recipe.gate.fidelity > 0:
+        raise RecipeError(
+            f"judge {facts.name!r} sees harm but reads no facts, and {wants}: name a judge 'guarded' with "
+            f"facts = {{ name = 'llm', … }} and guard = {{ name = {facts.name!r}, … }}"
+        )
 
 
 def generator_of(recipe: Recipe) -> Component:
