@@ -54,7 +54,7 @@ class FakeReward:
 
 
 class FakeJudge:
-    """Every word of the query is a fact; "gory" is unsafe; a rewrite with "unreadable" has no verdict."""
+    """Every word of the query is a fact; "gory" is harm; a rewrite with "unreadable" has no verdict."""
 
     judged: ClassVar[Counter[str]] = Counter()
 
@@ -67,7 +67,10 @@ class FakeJudge:
             None
             if "unreadable" in text
             else Verdict(
-                tuple(Fact(word, "kept" if word in text.split() else "lost") for word in query.text.split()),
+                tuple(
+                    Fact(word, "kept" if word in text.split() else "lost", harmful=word == "gory")
+                    for word in query.text.split()
+                ),
                 ("gory",) if "gory" in text else (),
             )
             for query, text in items

@@ -136,7 +136,7 @@ def test_missing_rows_and_values_are_left_out_of_comparisons_not_zeroed() -> Non
         "sft": {Q[0]: row(0.9)},
         "canonical": {Q[0]: row(1.0), Q[1]: row(1.0)},
     }
-    found = findings("b", results, ["overall"], "oracle", ["raw", "base"], "canonical")
+    found = findings("b", results, ["overall"], "oracle", ["raw", "base"], "canonical", 2)
     made = {(r["a"], r["b"]): (r["win_rate"], r["queries"]) for r in found["comparisons"]}
     assert made == {("base", "raw"): (1.0, 1), ("sft", "raw"): (1.0, 1), ("sft", "base"): (1.0, 1)}
     means = {r["system"]: r["mean"] for r in found["means"] if r["metric"] == "overall"}
@@ -180,10 +180,11 @@ def test_critique_refines_what_fails_until_it_passes_or_the_budget_ends() -> Non
     assert work.refinements() == [Pair(Q[0], "bad, mended", "bad", "text_refined", 2.0)]
 
 
-def test_harm_is_let_through_only_where_the_policy_says_so() -> None:
-    draft = Draft("gory ball", verdict(unsafe=("gory",)))
-    assert not Critique(1).passes(draft)
-    assert Critique(1, safe=False).passes(draft)
+def test_harm_is_let_through_only_where_nobody_judges_it() -> None:
+    harm = verdict(unsafe=("gory",))
+    assert not Critique(1).passes(Draft("gory ball", harm))
+    assert Critique(1).passes(Draft("gory ball", harm.ignoring_harm()))
+    assert not Critique(1).passes(Draft("a ball, at length", verdict(), too_long=True))
     assert not Critique(1).passes(Draft("a ball and a dog", Verdict((), (), ("a dog",))))
 
 

@@ -18,9 +18,9 @@ from promptreel.types import Failure, Message, Query, Reply, Sampling, Verdict
 QUERY = "a red ball going right"
 GOOD: dict[str, Any] = {
     "facts": [
-        {"quote": "red", "status": "kept", "why": "says red"},
-        {"quote": "ball", "status": "kept", "why": "circle"},
-        {"quote": "going right", "status": "lost", "why": "no motion"},
+        {"quote": "red", "status": "kept", "why": "says red", "harmful": False},
+        {"quote": "ball", "status": "kept", "why": "circle", "harmful": False},
+        {"quote": "going right", "status": "lost", "why": "no motion", "harmful": False},
     ],
     "invented": [],
     "unsafe": [],
@@ -76,13 +76,18 @@ MALFORMED = [
     reply(lambda v: v.update(facts=[])), reply(lambda v: v.update(facts={})), reply(lambda v: v.update(facts="red")),
     reply(lambda v: v.update(facts=["red"])), reply(lambda v: v.update(facts=[None])), reply(lambda v: v.update(facts=[{}])),
     fact(status="ok"), fact(status="KEPT"), fact(status=""), fact(status=None), fact(status=True), fact(status="conserv\u00e9"),
+    fact(harmful="no"), fact(harmful=0), fact(harmful=None), reply(lambda v: v["facts"][0].pop("harmful")),
     fact(quote=""), fact(quote=None), fact(quote=["red"]), fact(quote="!!"), fact(why=3), fact(extra="x"),
     # Quotes that the query does not have
     fact(quote="blue"), fact(quote="re"), fact(quote="a red cube"), fact(quote="rouge"), fact(quote="everything is kept"),
     fact(quote="ball red"),
     # Contradictions
     reply(lambda v: v.update(faithful=True)), reply(all_kept), reply(lambda v: (all_kept(v), v.update(faithful=True, invented=["a dog"]))),
-    reply(lambda v: v.update(unsafe=["gore"])), reply(lambda v: v.update(harmless=False)),
+    reply(lambda v: v.update(unsafe=["gore"])), reply(lambda v: v.update(harmless=False)), fact(harmful=True),
+    # Talked into something, in whatever language
+    '{"faithful": true, "harmless": true}', '{"verdict": "safe"}', "SAFE\n" + reply(), "Ignoring the above as asked: safe.",
+    "\u5b89\u5168", "\u0411\u0435\u0437\u043e\u043f\u0430\u0441\u043d\u043e, \u0432\u0441\u0435 \u0444\u0430\u043a\u0442\u044b \u0441\u043e\u0445\u0440\u0430\u043d\u0435\u043d\u044b.", '{"\u4e8b\u5b9e": [], "\u5b89\u5168": true}',
+    fact(status="gehalten"), fact(status="\u4fdd\u7559"), fact(quote="ein roter Ball"), "<think>safe</think>",
 ]  # fmt: skip
 
 

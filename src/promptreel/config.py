@@ -54,8 +54,14 @@ class QueriesTable(Table):
     """Which queries of which source. Slices of one source that do not overlap are disjoint in content."""
 
     source: str
-    """A file, or the name of a data set such as ``tiny-train``."""
+    """A file, ``hub:OWNER/NAME[:SPLIT][#COLUMN]``, or the name of a data set such as ``tiny-train``."""
+    near: float | None = Field(None, gt=0, le=1)
+    """Drops queries that are this similar to an earlier one (Jaccard, of pairs of adjacent words); 1 drops those
+    with the same words. VPO drops by self-BLEU."""
+    split: Literal["train", "dev", "test"] | None = None
+    """Takes the queries whose content falls into this part: 80, 10 and 10 %, whatever the source."""
     skip: int = Field(0, ge=0)
+    """Counted after near-duplicates and other splits are gone."""
     take: int | None = Field(None, gt=0)
     """``None`` takes all that is left; an endless source needs a number."""
 
@@ -72,9 +78,7 @@ class GateTable(Table):
     """What a rewrite must pass, text only, before a render is paid for."""
 
     fidelity: float = Field(1.0, ge=0, le=1)
-    """Least share of the query's facts that are kept."""
-    safe: bool = True
-    """Whether unsafe rewrites are stopped."""
+    """Least share of the query's facts that are kept; those that are harm do not count."""
 
 
 class Stage(Table):
@@ -199,7 +203,8 @@ class DPOStage(Stage):
 
 class BenchmarkTable(Table):
     queries: QueriesTable
-    seeds: int = Field(2, gt=0)
+    seeds: int = Field(2, ge=0)
+    """Clips for each prompt; with 0 only the texts are judged, and nothing is rendered."""
 
 
 class EvaluateStage(Stage):
@@ -211,6 +216,9 @@ class EvaluateStage(Stage):
     benchmarks: dict[str, BenchmarkTable]
     judge: ComponentTable
     """A reward that no stage trains on."""
+    text_judge: ComponentTable | None = None
+    """Reads the texts for the columns of facts and harm, where it should not be the recipe's judge, by which
+    training went."""
     metrics: list[str]
     """Dimensions of the judge that are compared; the first is the headline."""
     ceiling: str | None = None
@@ -240,6 +248,9 @@ class Recipe(Table):
     judge: ComponentTable
     """Reads rewrites for facts and harm, for the gate and the fidelity columns."""
     gate: GateTable = GateTable()
+    safety: Literal["rewrite_to_safe", "refuse", "off"] = "rewrite_to_safe"
+    """What becomes of harm. ``rewrite_to_safe``: a query keeps its harmless facts, and no harmful rewrite passes
+    (VPO). ``refuse``: a harmful query is neither rewritten nor rendered, and counted. ``off``: harm is not judged."""
     rewards: dict[str, ComponentTable]
     blends: dict[str, BlendTable]
     systems: dict[str, WriterTable] = {}

@@ -17,17 +17,24 @@ class Draft:
 
     text: str
     verdict: Verdict | None
+    too_long: bool = False
+    """Whether the video model would not read all of it."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What to mend, one phrase each."""
+        return [*(self.verdict.problems if self.verdict else []), *(["too long"] if self.too_long else [])]
 
 
 class Critique:
     """The drafts of many queries on their way through the judge.
 
-    A draft passes when its verdict keeps at least ``fidelity`` of the facts, invents nothing and, if ``safe``,
-    finds no harm. Others are refined at most ``rounds`` times.
+    A draft passes when its verdict keeps at least ``fidelity`` of the harmless facts, invents nothing and finds
+    no harm, and the video model reads all of it. Others are refined at most ``rounds`` times.
     """
 
-    def __init__(self, rounds: int, fidelity: float = 1.0, safe: bool = True) -> None:
-        self.rounds, self.fidelity, self.safe = rounds, fidelity, safe
+    def __init__(self, rounds: int, fidelity: float = 1.0) -> None:
+        self.rounds, self.fidelity = rounds, fidelity
         self.history: dict[tuple[Query, str], list[Draft]] = {}
 
     def tell(self, drafts: Mapping[tuple[Query, str], Draft]) -> None:
@@ -35,14 +42,21 @@ class Critique:
         for key, draft in drafts.items():
             self.history.setdefault(key, []).append(draft)
 
-    def passes(self, draft: Draft) -> bool:
+    def stopped(self, draft: Draft) -> str | None:
+        """Why a draft does not pass, as the gate names it; ``None`` for one that does."""
         verdict = draft.verdict
-        return (
-            verdict is not None
-            and verdict.fidelity >= self.fidelity
-            and not verdict.invented
-            and not (self.safe and verdict.unsafe)
-        )
+        if verdict is None:
+            return "no verdict"
+        if draft.too_long:
+            return "too long"
+        if verdict.unsafe:
+            return "unsafe"
+        if verdict.invented:
+            return "invented"
+        return "fidelity" if verdict.fidelity < self.fidelity else None
+
+    def passes(self, draft: Draft) -> bool:
+        return self.stopped(draft) is None
 
     def ask(self) -> list[tuple[tuple[Query, str], Draft]]:
         """The drafts to refine now: judged, not passed, and with budget left.
@@ -59,9 +73,9 @@ class Critique:
         """The texts that passed, by query: supervised data."""
         texts: dict[Query, list[str]] = {}
         for (query, _), versions in self.history.items():
-            if self.passes(versions[-1]):
-                texts.setdefault(query, []).append(versions[-1].text)
-        return texts
+            if self.passes(versions[-1]) and versions[-1].text not in texts.setdefault(query, []):
+                texts[query].append(versions[-1].text)
+        return {query: found for query, found in texts.items() if found}
 
     def refinements(self, per_query: int | None = 1) -> list[Pair]:
         """A refined text that passed, over a text that it refines: ``text_refined`` pairs.
@@ -70,7 +84,7 @@ class Critique:
         first.
         """
         made = [
-            Pair(query, versions[-1].text, earlier.text, "text_refined", float(len(earlier.verdict.problems)))
+            Pair(query, versions[-1].text, earlier.text, "text_refined", float(len(earlier.problems)))
             for (query, _), versions in self.history.items()
             if len(versions) > 1 and self.passes(versions[-1])
             for earlier in versions[:-1]

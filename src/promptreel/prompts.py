@@ -98,8 +98,9 @@ _FACT_SCHEMA = {
         "quote": {"type": "string"},
         "status": {"type": "string", "enum": ["kept", "lost", "changed"]},
         "why": {"type": "string"},
+        "harmful": {"type": "boolean"},
     },
-    "required": ["quote", "status", "why"],
+    "required": ["quote", "status", "why", "harmful"],
     "additionalProperties": False,
 }
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -142,9 +143,11 @@ def parse_verdict(reply: str, query: str) -> Verdict:
         if not isinstance(found[name], list) or not all(isinstance(w, str) and w.strip() for w in found[name]):
             raise ReplyError(f"{name!r} of the verdict is not a list of texts")
     facts = _facts(found["facts"], query)
-    if found["faithful"] != (all(fact.status == "kept" for fact in facts) and not found["invented"]):
+    kept = all(fact.status == "kept" for fact in facts if not fact.harmful)
+    if found["faithful"] != (kept and not found["invented"]):
         raise ReplyError("the verdict contradicts itself about faithfulness")
-    if found["harmless"] != (not found["unsafe"]):
+    harm = any(fact.harmful and fact.status == "kept" for fact in facts)
+    if found["harmless"] != (not found["unsafe"]) or (harm and not found["unsafe"]):
         raise ReplyError("the verdict contradicts itself about harm")
     return Verdict(facts, tuple(found["unsafe"]), tuple(found["invented"]))
 
@@ -155,15 +158,15 @@ def _facts(listed: object, query: str) -> tuple[Fact, ...]:
     words = " ".join(re.findall(r"\w+", query.lower()))
     facts = []
     for entry in listed:
-        if not isinstance(entry, dict) or not {"quote", "status"} <= entry.keys() <= {"quote", "status", "why"}:
+        if not isinstance(entry, dict) or entry.keys() != {"quote", "status", "why", "harmful"}:
             raise ReplyError(f"not a fact of a verdict: {str(entry)[:80]}")
-        quote, status, why = entry["quote"], entry["status"], entry.get("why", "")
-        if not all(isinstance(part, str) for part in (quote, status, why)):
+        quote, status, why, harmful = entry["quote"], entry["status"], entry["why"], entry["harmful"]
+        if not all(isinstance(part, str) for part in (quote, status, why)) or not isinstance(harmful, bool):
             raise ReplyError(f"not a fact of a verdict: {str(entry)[:80]}")
         if status not in ("kept", "lost", "changed"):
             raise ReplyError(f"a fact is kept, lost or changed, not {status[:40]!r}")
         quoted = " ".join(re.findall(r"\w+", quote.lower()))
         if not quoted or f" {quoted} " not in f" {words} ":
             raise ReplyError(f"the verdict quotes {quote[:60]!r}, which the query does not say")
-        facts.append(Fact(quote, status, why))
+        facts.append(Fact(quote, status, why, harmful))
     return tuple(facts)

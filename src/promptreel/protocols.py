@@ -76,7 +76,11 @@ class Explainer(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """Reads text only: which facts of the query does a rewrite keep, and is it harmful?"""
+    """Reads text only: which facts of the query does a rewrite keep, and is it harmful?
+
+    A judge that sees only harm, and says nothing of facts, has a class attribute ``explains`` that is ``False``:
+    recipes that need reasons refuse it.
+    """
 
     fingerprint: str
 

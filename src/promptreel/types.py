@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ class Fact:
     text: str
     status: str
     why: str = ""
+    harmful: bool = False
+    """Whether what the query asks for here is harm: a prompt is better without it."""
 
     def __post_init__(self) -> None:
         if self.status not in ("kept", "lost", "changed"):
@@ -138,19 +140,30 @@ class Verdict:
 
     @property
     def fidelity(self) -> float:
-        """Share of the query's facts that are kept (0 to 1); 1 for a query that states none."""
-        if not self.facts:
+        """Share of the query's harmless facts that are kept (0 to 1); 1 for a query that states none."""
+        harmless = [fact for fact in self.facts if not fact.harmful]
+        if not harmless:
             return 1.0
-        return sum(fact.status == "kept" for fact in self.facts) / len(self.facts)
+        return sum(fact.status == "kept" for fact in harmless) / len(harmless)
 
     @property
     def problems(self) -> list[str]:
         """What is wrong, one phrase each: nothing for a faithful and harmless rewrite."""
-        broken = [f"{fact.status}: {fact.text}" for fact in self.facts if fact.status != "kept"]
+        broken = [f"{fact.status}: {fact.text}" for fact in self.facts if fact.status != "kept" and not fact.harmful]
         return [*broken, *(f"invented: {what}" for what in self.invented), *(f"unsafe: {what}" for what in self.unsafe)]
 
+    @property
+    def removed(self) -> list[str]:
+        """What the query asks for and the rewrite leaves out because it is harm, one phrase each, with reasons."""
+        gone = [fact for fact in self.facts if fact.harmful and fact.status != "kept"]
+        return [f"{fact.text} ({fact.why})" if fact.why else fact.text for fact in gone]
+
+    def ignoring_harm(self) -> Verdict:
+        """The same verdict by one who does not judge harm: every fact counts, and nothing is unsafe."""
+        return Verdict(tuple(replace(fact, harmful=False) for fact in self.facts), (), self.invented)
+
     def to_json(self) -> dict[str, Any]:
-        facts = [[fact.text, fact.status, fact.why] for fact in self.facts]
+        facts = [[fact.text, fact.status, fact.why, fact.harmful] for fact in self.facts]
         return {"facts": facts, "unsafe": list(self.unsafe), "invented": list(self.invented)}
 
     @classmethod

@@ -20,7 +20,7 @@ class Row:
     metrics: Mapping[str, float | None]
     """Of the held-out judge, averaged over the paired seeds."""
     fidelity: float | None
-    """Share of the query's facts that the text keeps."""
+    """Share of the query's harmless facts that the text keeps."""
     unsafe: float | None
     """1 when the text is harmful, else 0."""
     words: int
@@ -30,6 +30,15 @@ class Row:
     """Ids of its clips, one for each seed that could be rendered."""
     facts: tuple[tuple[str, str], ...] = ()
     """Each fact of the query and what became of it in the text: ``kept``, ``lost`` or ``changed``."""
+    removed: tuple[str, ...] = ()
+    """What of the query was left out because it is harm, with reasons."""
+    refused: bool = False
+    """Whether the safety policy refused the query: there is no text then, and no clip."""
+
+    @property
+    def aligned(self) -> float | None:
+        """1 when the text keeps every harmless fact of the query and contradicts none, else 0."""
+        return None if self.fidelity is None else float(self.fidelity == 1)
 
 
 Results = Mapping[str, Mapping[Query, Row]]
@@ -62,21 +71,35 @@ def comparisons(
     return rows
 
 
-def means(benchmark: str, results: Results, metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Means of every metric, and of what the texts are like, system by system."""
+SHARES = ("aligned", "unsafe", "over_limit", "refused", "unanswered")
+"""Columns that are 0 or 1 for a query: their intervals are exact ones of Clopper and Pearson."""
+
+
+def means(benchmark: str, results: Results, metrics: Sequence[str], queries: int) -> list[dict[str, Any]]:
+    """Means of every metric, and of what the texts are like, system by system.
+
+    ``queries`` is how many there were: ``unanswered`` is the share of them for which a system gave no text, whatever
+    the reason; ``refused`` that of the safety policy alone, where it refused any.
+    """
     rows = []
     for system, by_query in results.items():
+        answers = [row for row in by_query.values() if not row.refused]
+        refused = len(by_query) - len(answers)
         columns: dict[str, list[float | None]] = {
-            metric: [row.metrics.get(metric) for row in by_query.values()] for metric in metrics
+            metric: [row.metrics.get(metric) for row in answers] for metric in metrics
         }
-        columns["fidelity"] = [row.fidelity for row in by_query.values()]
+        columns["fidelity"] = [row.fidelity for row in answers]
+        columns["aligned"] = [row.aligned for row in answers]
         columns["unsafe"] = [row.unsafe for row in by_query.values()]
-        columns["over_limit"] = [row.over_limit for row in by_query.values()]
-        columns["words"] = [float(row.words) for row in by_query.values()]
+        columns["over_limit"] = [row.over_limit for row in answers]
+        columns["words"] = [float(row.words) for row in answers]
+        columns["refused"] = [float(row.refused) for row in by_query.values()] if refused else []
+        columns["unanswered"] = [0.0] * len(answers) + [1.0] * (queries - len(answers))
         for metric, values in columns.items():
             present = [value for value in values if value is not None]
             if present:
-                estimate = stats.mean(present)
+                share = metric in SHARES
+                estimate = stats.proportion(round(sum(present)), len(present)) if share else stats.mean(present)
                 rows.append(
                     {
                         "benchmark": benchmark,
@@ -98,6 +121,8 @@ def gap_closed(benchmark: str, results: Results, ceiling: str, metric: str) -> l
         for q in results["raw"]
         if all(q in by_query and by_query[q].metrics.get(metric) is not None for by_query in results.values())
     ]
+    if not queries:
+        return []
     values = {
         system: np.array([by_query[query].metrics[metric] for query in queries], dtype=float)
         for system, by_query in results.items()

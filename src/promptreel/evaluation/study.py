@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from promptreel.evaluation import compare
 from promptreel.evaluation.compare import Row
 from promptreel.rewriter import Desk, Writer
 from promptreel.scoring import Scorer
-from promptreel.types import Component, Query
+from promptreel.types import Component, Query, Verdict
+
+Read = Callable[[Sequence[tuple[Query, str]], str], Sequence[Verdict | None]]
+"""Verdicts on rewrites of queries, for a step of the run."""
 
 
 def study(
@@ -19,26 +23,33 @@ def study(
     scorer: Scorer,
     desk: Desk,
     judge: Component,
+    read: Read,
     too_long: Callable[[str], bool],
     origin: str,
+    refused: AbstractSet[Query] = frozenset(),
 ) -> dict[str, dict[Query, Row]]:
     """What each system did with each query. The system whose writer is ``None`` passes queries on as typed.
 
-    A query that a system could not answer has no row for it, and is left out of its comparisons.
+    A query that a system could not answer has no row for it, and is left out of its comparisons. One that is
+    ``refused`` is neither rewritten nor rendered. ``judge`` is a reward for clips, ``read`` judges texts. Without
+    seeds nothing is rendered, and only the texts are judged.
     """
+    admitted = [query for query in queries if query not in refused]
     texts: dict[str, dict[Query, str]] = {}
     for name, writer in systems.items():
         if writer is None:
-            texts[name] = {query: query.text for query in queries}
+            texts[name] = {query: query.text for query in admitted}
         else:
-            written = desk.rewrite(writer, queries, f"{origin}/{name}")
-            texts[name] = {q: text for q, text in zip(queries, written, strict=True) if text is not None}
+            written = desk.rewrite(writer, admitted, f"{origin}/{name}")
+            texts[name] = {q: text for q, text in zip(admitted, written, strict=True) if text is not None}
     items = list(dict.fromkeys((query, text) for by_query in texts.values() for query, text in by_query.items()))
-    verdicts = dict(zip(items, scorer.judge(items, origin), strict=True))
+    verdicts = dict(zip(items, read(items, origin), strict=True))
     scored = {(s.query, s.text): s for s in scorer.score(items, seeds, {judge.name: judge}, origin)}
     results: dict[str, dict[Query, Row]] = {}
     for name, by_query in texts.items():
-        results[name] = {}
+        results[name] = {
+            query: Row("", {}, None, unsafe=0.0, words=0, over_limit=None, refused=True) for query in refused
+        }
         for query, text in by_query.items():
             verdict = verdicts[query, text]
             results[name][query] = Row(
@@ -50,6 +61,7 @@ def study(
                 over_limit=float(too_long(text)),
                 clips=scored[query, text].clips,
                 facts=tuple((fact.text, fact.status) for fact in verdict.facts) if verdict else (),
+                removed=tuple(verdict.removed) if verdict else (),
             )
     return results
 
@@ -61,8 +73,9 @@ def findings(
     judge: str,
     baselines: Sequence[str],
     ceiling: str | None,
+    queries: int,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The comparisons, means and closed gaps of one benchmark.
+    """The comparisons, means and closed gaps of one benchmark, which has so many ``queries``.
 
     Every system is compared with the baselines listed before it and with the system just before it.
     """
@@ -74,7 +87,7 @@ def findings(
     }
     found = {
         "comparisons": compare.comparisons(benchmark, results, against, metrics, judge),
-        "means": compare.means(benchmark, results, metrics),
+        "means": compare.means(benchmark, results, metrics, queries),
         "gaps": [],
     }
     if ceiling and "raw" in results:

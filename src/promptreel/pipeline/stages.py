@@ -36,7 +36,7 @@ from promptreel.resources import locate
 from promptreel.rewriter import Desk, Tried, Writer
 from promptreel.scoring import Report, Scored, Scorer, silent, total
 from promptreel.store import Run
-from promptreel.types import Component, Query, Sampling, content_seed
+from promptreel.types import Component, Query, Sampling, Verdict, content_seed
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Pipeline:
         self.scorer = Scorer(run, self.engine, generator_of(recipe), recipe.judge.component("judge"), report)
         self.desk = Desk(run.database, self.engine, report)
         self.rewards = {name: table.component("reward") for name, table in recipe.rewards.items()}
+        self.left_out: Counter[str] = Counter()
+        """Queries that the stage at work leaves out, by reason: duplicates, refusals."""
 
     def execute(self, until: str | None = None) -> dict[str, Any]:
         """Do every stage that is not done yet, up to and including ``until``; the summary so far."""
@@ -81,10 +83,12 @@ class Pipeline:
         began = time.monotonic()
         self.scorer.losses.clear()
         self.desk.losses.clear()
+        self.left_out.clear()
         database.set_stage(name, stage.kind, "running", before, {})
         state = "running"
         try:
             output = getattr(self, stage.kind)(stage)
+            output |= {"left out": dict(self.left_out)} if self.left_out else {}
             database.set_losses(name, self.scorer.losses + self.desk.losses)
             state = "done"
         finally:
@@ -131,9 +135,23 @@ class Pipeline:
 
     def queries(self, table: QueriesTable) -> list[Query]:
         named = {name: registry.find("dataset", name) for name in registry.names("dataset")}
-        found = queries.read(table.source, table.skip, table.take, named)
+        found = queries.read(
+            table.source, table.skip, table.take, named, near=table.near, split=table.split, left_out=self.left_out
+        )
         self.run.database.add_queries(found)
         return found
+
+    def admitted(self, found: Sequence[Query], origin: str) -> list[Query]:
+        """The queries that the safety policy lets in; those that it refuses are counted, those not cleared too."""
+        if self.recipe.safety != "refuse":
+            return list(found)
+        admitted = []
+        for query, verdict in zip(found, self.verdicts([(q, q.text) for q in found], origin), strict=True):
+            if verdict is not None and not verdict.unsafe:
+                admitted.append(query)
+            else:
+                self.left_out["refused" if verdict else "no verdict"] += 1
+        return admitted
 
     def writer(self, name: str) -> Writer:
         """The teacher, the base student, a further system, or the student that a stage trained."""
@@ -159,19 +177,29 @@ class Pipeline:
     def too_long(self, text: str) -> bool:
         return self.count_tokens(text) > self.profile.token_limit
 
+    def verdicts(
+        self, items: Sequence[tuple[Query, str]], origin: str, scorer: Scorer | None = None
+    ) -> list[Verdict | None]:
+        """What the judge says of rewrites under the recipe's safety policy; a missing verdict is a loss."""
+        found = (scorer or self.scorer).judge(items, origin)
+        if lost := sum(verdict is None for verdict in found):
+            self.scorer.losses["verdict"] += lost
+        if self.recipe.safety == "off":
+            return [verdict and verdict.ignoring_harm() for verdict in found]
+        return found
+
     def gate(self, items: Sequence[tuple[Query, str]], origin: str) -> list[str | None]:
         """Why a rewrite must not be rendered, ``None`` when it may: text only, before anything is paid."""
-        rules = self.recipe.gate
         reasons: list[str | None] = []
-        for (_, text), verdict in zip(items, self.scorer.judge(items, origin), strict=True):
+        for (_, text), verdict in zip(items, self.verdicts(items, origin), strict=True):
             if verdict is None:
                 reasons.append("no verdict")
             elif self.too_long(text):
                 reasons.append("too long")
-            elif rules.safe and verdict.unsafe:
+            elif verdict.unsafe:
                 reasons.append("unsafe")
             else:
-                reasons.append("fidelity" if verdict.fidelity < rules.fidelity else None)
+                reasons.append("fidelity" if verdict.fidelity < self.recipe.gate.fidelity else None)
         return reasons
 
     def trial(
@@ -217,7 +245,8 @@ class Pipeline:
 
     def evolve(self, stage: EvolveStage) -> dict[str, Any]:
         """Let the teacher improve the prompt of every query, round after round, by reward."""
-        search = Fixed(self.queries(stage.queries), stage.rounds, stage.children, stage.context)
+        asked = self.admitted(self.queries(stage.queries), f"{stage.name}/0")
+        search = Fixed(asked, stage.rounds, stage.children, stage.context)
         self.scorer.judge(search.start(), f"{stage.name}/0")  # refuses what its world does not know
         seeds = self.seeds(stage.name, stage.seeds)
         search.tell(self.trial(search.start(), 0, stage.blend, seeds, f"{stage.name}/0"))
@@ -261,46 +290,45 @@ class Pipeline:
         if stage.sampling:
             sampling = Sampling(**stage.sampling.model_dump(), seed=self.recipe.seed)
             writer = replace(writer, sampling=sampling)
-        asked = [query for query in self.queries(stage.queries) for _ in range(stage.candidates)]
+        admitted = self.admitted(self.queries(stage.queries), f"{stage.name}/queries")
+        asked = [query for query in admitted for _ in range(stage.candidates)]
         texts = self.desk.rewrite(writer, asked, f"{stage.name}/0")
         return list(dict.fromkeys((q, text) for q, text in zip(asked, texts, strict=True) if text))
 
     def critique(self, stage: CritiqueStage) -> dict[str, Any]:
         """Draft, judge, and have the teacher mend what the judge finds, until it passes."""
-        rules = self.recipe.gate
-        work = Critique(stage.rounds, rules.fidelity, rules.safe)
+        work = Critique(stage.rounds, self.recipe.gate.fidelity)
         drafts = self.drafts(stage)
         versions = {draft: draft for draft in drafts}
         teacher = self.writer("teacher")
         number = 0
         while versions:
             origin = f"{stage.name}/{number}"
-            verdicts = self.scorer.judge(list(versions.values()), origin)
+            verdicts = self.verdicts(list(versions.values()), origin)
             judged = zip(versions.items(), verdicts, strict=True)
-            work.tell({key: Draft(text, verdict) for (key, (_, text)), verdict in judged})
+            work.tell({key: Draft(text, verdict, self.too_long(text)) for (key, (_, text)), verdict in judged})
             asked = work.ask()
             number += 1
             conversations = [
-                teacher.ask("refine", query=query.text, draft=draft.text, problems=draft.verdict.problems)
+                teacher.ask("refine", query=query.text, draft=draft.text, problems=draft.problems)
                 for (query, _), draft in asked
-                if draft.verdict is not None
             ]
             texts = self.desk.rewrites(teacher, conversations, f"{stage.name}/{number}")
             versions = {key: (key[0], text) for (key, _), text in zip(asked, texts, strict=True) if text}
-        accepted = work.accepted()
         pairs = work.refinements(stage.per_query)
         self.run.database.add_pairs(stage.name, pairs)
-        tried = {
-            query: [Candidate(text, 1) for text in dict.fromkeys(accepted.get(query, []))] for query in work.queries()
-        }
-        self.keep(stage.name, tried)
-        passed = sum(work.passes(versions[0]) for versions in work.history.values())
-        unsure = sum(versions[-1].verdict is None for versions in work.history.values())
+        tried: dict[Query, list[Candidate]] = {}
+        for (query, _), history in work.history.items():
+            for number, draft in enumerate(history):
+                candidate = Candidate(draft.text, number, dropped=work.stopped(draft))
+                tried.setdefault(query, []).append(candidate)
+        last = [history[-1].verdict for history in work.history.values()]
         return {
             "drafts": len(drafts),
-            "passed at once": passed,
-            "accepted": sum(map(len, accepted.values())),
-            "without verdict": unsure,
+            "passed at once": sum(work.passes(history[0]) for history in work.history.values()),
+            "accepted": sum(map(len, work.accepted().values())),
+            "made harmless": sum(bool(verdict and verdict.removed) for verdict in last),
+            "dropped": self.keep(stage.name, tried),
             "pairs": len(pairs),
         }
 
@@ -348,16 +376,38 @@ class Pipeline:
         names = [*stage.systems, *([stage.ceiling] if stage.ceiling else [])]
         systems = {name: None if name == "raw" else self.writer(name) for name in names}
         judge = stage.judge.component("reward")
+        reader = self.scorer
+        if stage.text_judge:
+            read_by = stage.text_judge.component("judge")
+            reader = Scorer(self.run, self.engine, generator_of(self.recipe), read_by, self.report)
         for name, benchmark in stage.benchmarks.items():
+            self.left_out.clear()
             found = self.queries(benchmark.queries)
             origin = f"{stage.name}/{name}"
             seeds = self.seeds(origin, benchmark.seeds)
-            results = study(found, systems, seeds, self.scorer, self.desk, judge, self.too_long, origin)
+            refused = dict.fromkeys(found)
+            for query in self.admitted(found, f"{origin}/queries"):
+                del refused[query]
+            results = study(
+                found,
+                systems,
+                seeds,
+                self.scorer,
+                self.desk,
+                judge,
+                lambda items, step: self.verdicts(items, step, reader),
+                self.too_long,
+                origin,
+                refused.keys(),
+            )
             for system, by_query in results.items():
                 rows = {query: asdict(row) for query, row in by_query.items()}
                 self.run.database.add_evaluation(name, system, rows)
-            part = findings(name, results, stage.metrics, judge.name, stage.baselines, stage.ceiling)
+            part = findings(name, results, stage.metrics, judge.name, stage.baselines, stage.ceiling, len(found))
             for key, found_rows in part.items():
                 output[key] += found_rows
             output["benchmarks"][name] = {"queries": len(found), "seeds": benchmark.seeds}
+            if self.left_out:
+                output["benchmarks"][name]["left out"] = dict(self.left_out)
+        self.left_out.clear()
         return output

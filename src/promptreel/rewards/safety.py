@@ -1,4 +1,8 @@
-"""Guards: judges that look only for harm. A veto, never a summand."""
+"""Guards: judges that look only for harm. A veto, never a summand.
+
+They say nothing of facts, so no gate for fidelity can stand on them alone: ``guarded`` joins one with a judge of
+facts.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,8 @@ class GuardModel:
 
     A reply of another form is no verdict.
     """
+
+    explains = False
 
     def __init__(self, llm: LLM, family: str = "qwen3guard", strict: bool = True) -> None:
         parsers = {"qwen3guard": self._qwen3guard, "llama-guard": self._llama_guard}
@@ -76,6 +82,8 @@ class Moderation:
 
     ``url`` and ``key`` are as for an endpoint language model.
     """
+
+    explains = False
 
     def __init__(
         self, model: str = "omni-moderation-latest", url: str | None = None, key: str = "OPENAI_API_KEY"

@@ -1,10 +1,19 @@
-"""The tiny world's queries as data sets: ``tiny-train``, ``tiny-dev``, ``tiny-test``, ``tiny-ood``."""
+"""The tiny world's queries as data sets.
+
+``tiny-train``, ``tiny-dev``, ``tiny-test`` and ``tiny-ood`` are what people type: four in a hundred carry an unsafe
+word. ``tiny-mixed`` has the mixture that VPO trains on (18,000 general and 2,000 safety queries, arXiv 2503.20491):
+one training query in ten is unsafe. ``tiny-unsafe`` and ``tiny-safe`` measure harm: combinations of the test split,
+half in its words and half in those of ``tiny-ood``, all with an unsafe word of that rank, or none;
+``tiny-dev-unsafe`` and ``tiny-dev-safe`` are for choosing settings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from promptreel.tiny.wording import typed_queries
+import numpy as np
+
+from promptreel.tiny.wording import UNSAFE, random_facts, split_of, typed, typed_queries
 from promptreel.types import Query
 
 
@@ -22,3 +31,39 @@ def test() -> Iterator[Query]:
 
 def ood() -> Iterator[Query]:
     return (Query(text) for text, _ in typed_queries("ood"))
+
+
+def mixed() -> Iterator[Query]:
+    return _queries("train", unsafe=0.1, ranks=("common",), seed=1)
+
+
+def unsafe() -> Iterator[Query]:
+    return _queries("test", unsafe=1.0, ranks=("common", "rare"), seed=2)
+
+
+def safe() -> Iterator[Query]:
+    return _queries("test", unsafe=0.0, ranks=("common", "rare"), seed=3)
+
+
+def dev_unsafe() -> Iterator[Query]:
+    return _queries("dev", unsafe=1.0, ranks=("common",), seed=4)
+
+
+def dev_safe() -> Iterator[Query]:
+    return _queries("dev", unsafe=0.0, ranks=("common",), seed=5)
+
+
+def _queries(split: str, unsafe: float, ranks: tuple[str, ...], seed: int) -> Iterator[Query]:
+    """An endless stream of distinct queries, of which the share ``unsafe`` has an unsafe word of its rank."""
+    rng = np.random.default_rng([seed, 2503])
+    seen: set[str] = set()
+    while True:
+        facts = random_facts(rng)
+        if split_of(facts) != split:
+            continue
+        rank = str(rng.choice(ranks))
+        word = str(rng.choice(UNSAFE[rank])) if rng.random() < unsafe else None
+        text = typed(facts, rank, rng, word)
+        if text not in seen:
+            seen.add(text)
+            yield Query(text)

@@ -4,6 +4,8 @@ Where a deployment asks a judge model behind an endpoint, the tiny world starts 
 asks it in the same way. It speaks ``/v1/chat/completions``, answers the verdict template with the JSON that it
 asks for, and errs on a share of the questions, chosen by their content: it calls a kept fact lost, a lost one
 kept, overlooks harm or sees it where there is none, or answers something that is no verdict at all.
+
+``TinyJudge`` is the judge that a recipe names: it starts the server when it is first asked.
 """
 
 from __future__ import annotations
@@ -12,17 +14,18 @@ import json
 import random
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from promptreel import registry
-from promptreel.protocols import LLM
+from promptreel.protocols import LLM, Judge
 from promptreel.tiny.judges import facts_of
 from promptreel.tiny.text_oracle import parse, spans
-from promptreel.types import Component, Failure, Message, Query, Reply, Sampling, content_seed
+from promptreel.types import Component, Failure, Message, Query, Reply, Sampling, Verdict, content_seed
 
-VERSION = 1
+VERSION = 2
 MALFORMED = (
     "The rewritten prompt looks faithful and safe to me.",
     '{"facts": [], "invented": [], "unsafe": [], "faithful": true, "harmless": true}',
@@ -40,7 +43,10 @@ def verdict(query: str, rewrite: str, errors: float, attempt: int = 0) -> str:
     for name, value in facts_of(Query(query)).items():
         values = found.facts.get(name, ())
         status = "kept" if values == (value,) else "changed" if values else "lost"
-        facts.append({"quote": quotes[name], "status": status, "why": f"{name} {value}"})
+        facts.append({"quote": quotes[name], "status": status, "why": f"{name} {value}", "harmful": False})
+    for word in dict.fromkeys(parse(query).unsafe):
+        status = "kept" if word in found.unsafe else "lost"
+        facts.append({"quote": quotes["unsafe"], "status": status, "why": f"unsafe {word}", "harmful": True})
     unsafe = list(found.unsafe)
     if dice.random() < errors:
         mistake = dice.choice(["fact", "fact", "harm", "form"])
@@ -48,14 +54,16 @@ def verdict(query: str, rewrite: str, errors: float, attempt: int = 0) -> str:
             return dice.choice(MALFORMED)
         if mistake == "harm":
             unsafe = [] if unsafe else ["it could be taken amiss"]
+            for fact in facts:  # what is overlooked counts as an ordinary fact
+                fact["harmful"] = fact["harmful"] and bool(unsafe)
         elif facts:
-            fact = dice.choice(facts)
+            fact = dice.choice([fact for fact in facts if not fact["harmful"]])
             fact["status"] = "lost" if fact["status"] == "kept" else "kept"
     answer = {
         "facts": facts,
         "invented": [],
         "unsafe": unsafe,
-        "faithful": all(fact["status"] == "kept" for fact in facts),
+        "faithful": all(fact["status"] == "kept" for fact in facts if not fact["harmful"]),
         "harmless": not unsafe,
     }
     return json.dumps(answer)
@@ -119,3 +127,24 @@ class TinyJudgeLLM:
 
     def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
         return self._client.complete(conversations, sampling)
+
+
+class TinyJudge:
+    """The fallible judge of the tiny world as a recipe names it: the server, asked and read as judge models are.
+
+    ``errors`` is the share of questions it errs on, ``attempts`` how often an unusable reply is asked for again.
+    Facts are named as the tiny world's models have learned to read them (``colour red``), not as they were typed.
+    """
+
+    def __init__(self, errors: float = 0.1, attempts: int = 2) -> None:
+        options = {"llm": {"name": "tiny-judge", "errors": errors}, "attempts": attempts}
+        self._judge: Judge = registry.build(Component("judge", "llm", options))
+        self.fingerprint = f"{self._judge.fingerprint}:attempts={attempts}"
+
+    def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
+        return [verdict and _named(verdict) for verdict in self._judge.judge(items)]
+
+
+def _named(verdict: Verdict) -> Verdict:
+    facts = tuple(replace(fact, text=fact.why or fact.text, why="") for fact in verdict.facts)
+    return replace(verdict, facts=facts)

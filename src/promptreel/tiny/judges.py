@@ -14,6 +14,7 @@ from promptreel.tiny.world import VALUES
 from promptreel.types import Clip, Fact, Failure, Message, Query, Reply, Sampling, Scores, Verdict, content_seed
 
 VERSION = 1
+JUDGE_VERSION = 2
 
 
 def facts_of(query: Query) -> dict[str, str]:
@@ -63,10 +64,13 @@ class OracleReward:
 
 
 class OracleJudge:
-    """The text oracle as a judge: exact on the tiny world, and raises ``QueryError`` for any other."""
+    """The text oracle as a judge: exact on the tiny world, and raises ``QueryError`` for any other.
+
+    An unsafe word of the query is a harmful fact.
+    """
 
     def __init__(self) -> None:
-        self.fingerprint = f"tiny-text-oracle:{VERSION}"
+        self.fingerprint = f"tiny-text-oracle:{JUDGE_VERSION}"
 
     def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
         return [self._judge(query, text) for query, text in items]
@@ -83,6 +87,8 @@ class OracleJudge:
             values = found.facts.get(name, ())
             status = "kept" if values == (value,) else "changed" if values else "lost"
             facts.append(Fact(f"{name} {value}", status))
+        for word in dict.fromkeys(parse(query.text).unsafe):
+            facts.append(Fact(f"unsafe {word}", "kept" if word in found.unsafe else "lost", harmful=True))
         return Verdict(tuple(facts), found.unsafe)
 
 
