@@ -1,5 +1,6 @@
 """Shared set-up: fakes by name, and no network but loopback."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ import fakes
 import pytest
 
 from promptreel import registry
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # what asks the hub is told at once that it is not there
 
 
 @pytest.fixture
