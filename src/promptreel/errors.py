@@ -87,7 +87,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 EXTRAS = {
     "torch": "local", "transformers": "local", "diffusers": "local", "accelerate": "local", "trl": "local",
-    "peft": "local", "datasets": "local", "safetensors": "local", "cv2": "local", "av": "local",
+    "peft": "local", "datasets": "local", "pyarrow": "local", "safetensors": "local", "cv2": "local", "av": "local",
     "matplotlib": "local", "ray": "ray", "fastapi": "studio", "gradio": "studio",
     "psycopg": "postgres",
 }  # fmt: skip
