@@ -2,8 +2,8 @@
 
 Other packages add theirs under the entry-point group ``promptreel.<kind>s`` (``promptreel.generators``,
 ``promptreel.llms``, ``promptreel.rewards``, ``promptreel.judges``, ``promptreel.engines``,
-``promptreel.datasets``): the entry's
-name is the component's name and its value the same ``module:Class``.
+``promptreel.datasets``): the entry's name is the component's name and its value the same ``module:Class``.
+Profiles come from other packages too, see ``profiles``.
 """
 
 from __future__ import annotations
