@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from build_tiny.corpus import random_query
-from build_tiny.data import HELD_OUT, clips
+from build_tiny.data import HELD_OUT, clips, latents
 from build_tiny.language_model import train_tokenizer
 from build_tiny.optim import Schedule
 from build_tiny.run import Progress
@@ -36,8 +36,8 @@ from promptreel.tiny.world import SIZE, VALUES, Scene
 FRAMES = 8
 LONGEST = 64
 """Tokens of a description."""
-STEPS, BATCH, NEGATIVES = 6000, 32, 3
-DECODED = 12000
+STEPS, BATCH, NEGATIVES = 4000, 32, 3
+DECODED = 8000
 """Clips that are also seen as the autoencoder gives them back."""
 
 
@@ -118,25 +118,25 @@ def pixels(frames: np.ndarray) -> torch.Tensor:
 
 
 @torch.no_grad()
-def decoded(vae_path: Path, work: Path, data: np.ndarray) -> np.ndarray:
-    """The first clips as the autoencoder gives them back, ``(DECODED, 9, 64, 64, 3)`` uint8."""
-    path, done = work / "decoded.npy", work / "decoded.done"
-    if not done.exists():
+def decoded(vae_path: Path, work: Path, seed: int) -> np.ndarray:
+    """The first clips as the autoencoder gives them back, ``(DECODED, 9, 64, 64, 3)`` uint8; made on first use."""
+    path = work / "decoded.npy"
+    if not path.exists():
         vae = AutoencoderKLWan.from_pretrained(vae_path)
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(DECODED, *data.shape[1:]))
+        videos, _ = latents(vae, work, seed)
+        parts = []
         for at in range(0, DECODED, 40):
-            clean = torch.from_numpy(data[at : at + 40]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            back = vae.decode(vae.encode(clean).latent_dist.mode()).sample.permute(0, 2, 3, 4, 1)
-            out[at : at + 40] = ((back + 1) * 127.5).round().clamp(0, 255).byte().numpy()
-        out.flush()
-        done.touch()
+            back = vae.decode(videos[at : at + 40].float()).sample.permute(0, 2, 3, 4, 1)
+            parts.append(((back + 1) * 127.5).round().clamp(0, 255).byte().numpy())
+        np.save(work / "decoded.part.npy", np.concatenate(parts))
+        (work / "decoded.part.npy").replace(path)
     return np.load(path, mmap_mode="r")
 
 
 def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) -> dict[str, float]:
     torch.manual_seed(seed)
     data, scenes = clips(work, seed)
-    back = decoded(vae_path, work, data)
+    back = decoded(vae_path, work, seed)
     tokenizer = build_tokenizer(seed)
     model = build_model(tokenizer)
     schedule = Schedule([model], steps, muon=0.02, adam=1e-3, outer=("embed", "position", "class"))

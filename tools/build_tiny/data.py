@@ -8,6 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
 
 from promptreel.tiny.world import FRAMES, SIZE, Scene, random_scene, render
 
@@ -40,3 +42,21 @@ def clips(work: Path, seed: int, count: int = CLIPS) -> tuple[np.ndarray, list[S
         facts.write_text(json.dumps(scenes))
     scenes = [Scene(**{"speed": None, **scene}) for scene in json.loads(facts.read_text())]
     return np.load(array, mmap_mode="r"), scenes
+
+
+@torch.no_grad()
+def latents(vae: AutoencoderKLWan, work: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents of all clips ``(N, C, 3, 4, 4)`` and of their middle frames ``(N, C, 1, 4, 4)``; made on first use."""
+    data, _ = clips(work, seed)
+    path = work / "latents.pt"
+    if not path.exists():
+        videos, images = [], []
+        for at in range(0, len(data), 50):
+            pixels = torch.tensor(data[at : at + 50]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            videos.append(vae.encode(pixels).latent_dist.mode().half())
+            images.append(vae.encode(pixels[:, :, 4:5]).latent_dist.mode().half())
+        temporary = path.with_suffix(".part")
+        torch.save([torch.cat(videos), torch.cat(images)], temporary)
+        temporary.replace(path)
+    videos, images = torch.load(path, weights_only=True)
+    return videos, images

@@ -19,12 +19,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from build_tiny.corpus import example
-from build_tiny.data import HELD_OUT, clips
+from build_tiny.data import HELD_OUT, clips, latents
 from build_tiny.language_model import train_tokenizer
 from build_tiny.optim import Schedule
 from build_tiny.run import Progress
 from promptreel.tiny.wording import caption
-from promptreel.tiny.world import Scene
 
 TOKENS = 48
 """What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
@@ -71,22 +70,11 @@ def build_pipeline(vae: AutoencoderKLWan, seed: int) -> WanPipeline:
     return WanPipeline(tokenizer, encoder, vae, scheduler, transformer)
 
 
-@torch.no_grad()
-def latents(vae: AutoencoderKLWan, work: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor, list[Scene]]:
-    """Latents of all clips ``(N, C, 3, 4, 4)`` and of their middle frames ``(N, C, 1, 4, 4)``, normalised."""
-    data, scenes = clips(work, seed)
-    cached = work / "latents.pt"
-    if not cached.exists():
-        videos, images = [], []
-        for at in range(0, len(data), 50):
-            pixels = torch.from_numpy(data[at : at + 50]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            videos.append(vae.encode(pixels).latent_dist.mode().half())
-            images.append(vae.encode(pixels[:, :, 4:5]).latent_dist.mode().half())
-        torch.save([torch.cat(videos), torch.cat(images)], cached)
-    videos, images = torch.load(cached, weights_only=True)
+def normalised(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
+    """Latents as the pipeline gives them to the transformer."""
     mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
-    return (videos - mean) / std, (images - mean) / std, scenes
+    return (latents - mean) / std
 
 
 def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) -> dict[str, float]:
@@ -103,9 +91,7 @@ def train(vae_path: Path, work: Path, out: Path, seed: int, steps: int = STEPS) 
         outer=("shared", "embed_tokens", "patch_embedding", "proj_out", "relative"),
     )  # fmt: skip
     progress = Progress(out, nn.ModuleList([model, averaged]), schedule, steps, every=250)
-    flow_matching(
-        pipeline, *latents(vae, work, seed), progress, seed, "sentences", lambda: averaged.update_parameters(model)
-    )
+    flow_matching(pipeline, work, progress, seed, "sentences", lambda: averaged.update_parameters(model))
     model.load_state_dict(averaged.module.state_dict())
     pipeline.to(torch.bfloat16).save_pretrained(out)
     return {
@@ -125,7 +111,7 @@ def train_tags(video: Path, work: Path, out: Path, seed: int, steps: int = TAG_S
     adapter = nn.ParameterList([w for w in pipeline.transformer.parameters() if w.requires_grad])
     schedule = Schedule([adapter], steps, muon=None, adam=2e-3)
     progress = Progress(out, adapter, schedule, steps, every=250)
-    flow_matching(pipeline, *latents(pipeline.vae, work, seed), progress, seed, "tags")
+    flow_matching(pipeline, work, progress, seed, "tags")
     layers = {name: weight.bfloat16() for name, weight in get_peft_model_state_dict(pipeline.transformer).items()}
     WanPipeline.save_lora_weights(out, transformer_lora_layers=layers)
     return {"parameters": sum(weight.numel() for weight in adapter), **progress.summary()}
@@ -133,15 +119,15 @@ def train_tags(video: Path, work: Path, out: Path, seed: int, steps: int = TAG_S
 
 def flow_matching(
     pipeline: WanPipeline,
-    videos: torch.Tensor,
-    images: torch.Tensor,
-    scenes: list[Scene],
+    work: Path,
     progress: Progress,
     seed: int,
     style: str,
     after_step: Callable[[], None] = lambda: None,
 ) -> None:
     """The training loop: predict noise minus latents at a random noise level, from the caption."""
+    _, scenes = clips(work, seed)
+    videos, images = (normalised(pipeline.vae, part) for part in latents(pipeline.vae, work, seed))
     trainable = len(videos) - HELD_OUT
     for step in progress:
         rng = np.random.default_rng([seed, 4, step])
