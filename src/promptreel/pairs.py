@@ -57,14 +57,15 @@ def dominance(
     floors: Mapping[str, float],
     margin: float = 0.5,
     dimensions: Sequence[str] | None = None,
-    tolerance: float = 0.0,
+    tolerance: float | Mapping[str, float] = 0.0,
     per_query: int | None = 1,
 ) -> list[Pair]:
     """VPO's rule (src/process_data.py of its repository, which has these defaults).
 
     The chosen candidate is worse in no dimension (by more than ``tolerance``) and better in at least one, and
     its total is higher by more than ``margin``; the widest pair of each query. ``dimensions`` are all that both
-    have, unless named.
+    have, unless named. Where dimensions are measured and not answered with yes or no, no two clips are equal: then
+    ``tolerance``, one for all or by dimension, says what is no difference.
     """
     pairs: list[Pair] = []
     for query, scored in samples.items():
@@ -88,15 +89,17 @@ def dominance(
     return pairs
 
 
-def _dominates(a: Scored, b: Scored, dimensions: Sequence[str] | None, tolerance: float) -> bool:
-    names = dimensions or [name for name in a.dimensions if name in b.dimensions]
-    gaps = []
-    for name in names:
+def _dominates(
+    a: Scored, b: Scored, dimensions: Sequence[str] | None, tolerance: float | Mapping[str, float]
+) -> bool:
+    better = False
+    for name in dimensions or [name for name in a.dimensions if name in b.dimensions]:
         x, y = a.dimensions.get(name), b.dimensions.get(name)
-        if x is None or y is None:
+        slack = tolerance.get(name, 0.0) if isinstance(tolerance, Mapping) else tolerance
+        if x is None or y is None or x - y < -slack:
             return False
-        gaps.append(x - y)
-    return bool(gaps) and min(gaps) >= -tolerance and max(gaps) > tolerance
+        better = better or x - y > slack
+    return better
 
 
 def merge(sources: Sequence[Sequence[Pair]], exclusive: bool) -> list[Pair]:

@@ -30,6 +30,7 @@ def check(recipe: Recipe, until: str | None = None) -> None:
         for task in _tasks(recipe) if role == "teacher" else ("rewrite",):
             prompts.check_format(task, writer.format)
     _check_reasons(recipe)
+    _check_blends(recipe)
     for stage in recipe.stage:
         if isinstance(stage, PairsStage):
             check_rule(stage.rule.name, stage.rule.model_extra or {})
@@ -58,6 +59,18 @@ def _check_reasons(recipe: Recipe) -> None:
             f"judge {facts.name!r} sees harm but reads no facts, and {wants}: name a judge 'guarded' with "
             f"facts = {{ name = 'llm', … }} and guard = {{ name = {facts.name!r}, … }}"
         )
+
+
+def _check_blends(recipe: Recipe) -> None:
+    """Refuse a blend of dimensions that no reward of the recipe has: nothing would ever have a total."""
+    rewards = [registry.find("reward", table.name) for table in recipe.rewards.values()]
+    if not all(hasattr(reward, "dimensions") for reward in rewards):
+        return  # some say what they measure only once they are built
+    known = {dimension for reward in rewards for dimension in reward.dimensions}
+    for name, blend in recipe.blends.items():
+        for dimension in [*blend.weights, *blend.floors]:
+            if dimension not in known:
+                raise UnknownName(f"dimension in blend {name!r}:", dimension, known)
 
 
 def generator_of(recipe: Recipe) -> Component:
