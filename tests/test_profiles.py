@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import peft
 import pytest
+import tiny_encoders
 import tiny_pipelines
 import torch
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
@@ -123,7 +124,7 @@ def read_positionally(read: Any) -> Any:
 def prompt_of(tokens: int, count: profiles.TokenCounter) -> str:
     """A prompt that counts so many tokens."""
     text = "red"
-    parts = [*(f" {word}" for word in tiny_pipelines.WORDS), "t"]
+    parts = [*(f" {word}" for word in tiny_encoders.WORDS), "t"]
     text += next(part for part in parts if count(text + 2 * part) == count(text) + 2) * (tokens - count(text))
     assert count(text) == tokens
     return text
@@ -160,8 +161,15 @@ def test_a_request_gets_the_size_of_its_aspect_ratio(checkpoints: dict[str, Path
 
 
 def test_what_a_query_does_not_want_reaches_the_pipeline(checkpoints: dict[str, Path]) -> None:
-    for name in ("wan2.1-1.3b", "hunyuanvideo-1.5", "sdxl"):
-        generator = small(name, checkpoints[name])
+    twice = {"true_cfg_scale": 4.0}
+    for name, call in {
+        "wan2.1-1.3b": {},
+        "hunyuanvideo-1.5": {},
+        "sdxl": {},
+        "hunyuanvideo": twice,
+        "flux.1-dev": twice,
+    }.items():
+        generator = small(name, checkpoints[name], call=call)
         plain, without = generator.render([RenderRequest("a ball", negative, 1) for negative in ("", "sand water sky")])
         assert (plain.frames != without.frames).any(), name
 

@@ -87,6 +87,9 @@ class DiffusersGenerator:
             self.call = {known.guidance_argument: self.guidance, **self.call}
         if known.frames > 1:
             self.call["num_frames"] = self.frames
+        self.negative = known.negative_prompt
+        if self.negative is None and self.call.get("true_cfg_scale", 1) > 1:
+            self.negative = ""  # pipelines that are distilled in guidance read one then, and do nothing without it
         self._check(call or {})
         self.fingerprint = fingerprint(
             "diffusers",
@@ -99,7 +102,7 @@ class DiffusersGenerator:
             dtype=self.dtype,
             guidance=self.guidance,
             size=self.size or [known.width, known.height, known.sizes],
-            negative=known.negative_prompt,
+            negative=self.negative,
             tiling=self.tiling or None,
             compile=self.compile or None,
             call=self.call,
@@ -121,7 +124,7 @@ class DiffusersGenerator:
         for argument in OWN:
             if argument in given:
                 raise RecipeError(f"call.{argument} is set by Promptreel; leave it out")
-        if self.profile.negative_prompt is not None and "negative_prompt" not in takes:
+        if self.negative is not None and "negative_prompt" not in takes:
             raise RecipeError(f"{name} takes no negative prompt; leave it out of the profile {self.profile.name}")
         if self.profile.frames == 1 and self.frames != 1:
             raise RecipeError(f"{self.profile.name} renders images, not {self.frames} frames")
@@ -180,8 +183,8 @@ class DiffusersGenerator:
         """The clips of requests of one size, which is width and height."""
         pipeline = self._pipeline
         arguments: dict[str, Any] = {"width": size[0], "height": size[1], **self.call}
-        if self.profile.negative_prompt is not None:
-            arguments["negative_prompt"] = [r.negative or self.profile.negative_prompt for r in requests]
+        if self.negative is not None:
+            arguments["negative_prompt"] = [request.negative or self.negative for request in requests]
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
         texts = [request.prompt for request in requests]
         try:

@@ -228,10 +228,11 @@ def _tokenizer(profile: Profile, model: str) -> Tokenizer | None:
     from tokenizers import Tokenizer
 
     local = Path(model) / profile.tokenizer / "tokenizer.json"
-    places = [] if Path(model).is_dir() else [(model, profile.tokenizer)]
-    if profile.tokenizer_hub:  # first, for what is known to be missing takes a request too
-        places.insert(0, (profile.tokenizer_hub, None))
-    file = str(local) if local.exists() else next(filter(None, (_download(*place) for place in places)), None)
+    file = str(local) if local.exists() else None
+    if file is None and profile.tokenizer_hub:
+        file = _download(profile.tokenizer_hub, None)
+    if file is None and not Path(model).is_dir():
+        file = _download(model, profile.tokenizer)
     if file is None:
         return None
     tokenizer = Tokenizer.from_file(file)
