@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptreel.config import BenchmarkTable, DPOStage, EvaluateStage, PairsStage, QueriesTable, SFTStage
+from promptreel.config import BenchmarkTable, CritiqueStage, DPOStage, EvaluateStage, PairsStage, QueriesTable, SFTStage
 from promptreel.errors import RunError, UnknownName, UserError, importing
 from promptreel.pipeline.stages import Pipeline
 from promptreel.store.run import write_text
@@ -73,8 +73,9 @@ def _sft_rows(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
 
 def _pair_rows(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     writer = pipeline.writer("base")
-    for stage in pipeline.recipe.stages(PairsStage):
-        for pair in pipeline.run.database.pairs(stage.name):
+    sources = [s.name for s in pipeline.recipe.stage if isinstance(s, PairsStage | CritiqueStage)]
+    for source in sources:
+        for pair in pipeline.run.database.pairs(source):
             yield {
                 "prompt": writer.ask("rewrite", query=pair.query.text),
                 "chosen": [{"role": "assistant", "content": pair.chosen}],

@@ -89,7 +89,7 @@ _RATIO = re.compile(
     r"[,;]?\s*(?:\b(?:in|with|at)\s+(?:an?\s+)?)?(?:"
     r"\b(?:aspect[ -]?ratio|ratio|ar)\s*(?:of|is)?\s*[:=]?\s*(\d{1,2})\s?[:x/]\s?(\d{1,2})\b(?![:\d])|"
     r"(?<![\d:.])(\d{1,2})\s?[:x]\s?(\d{1,2})\s+(?:aspect[ -]?ratio|ratio|format)\b|"
-    r"(?<![\w:.])(16|9):(9|16)\b(?!\s*(?:[ap]\.?m|o'?clock|[:\d])))",
+    r"(?<![\w:.])(16|9):(9|16)\b(?!\s*(?:[ap]\.?m|o'?clock)|[:\d]))",
     re.IGNORECASE,
 )
 _CAMERA = re.compile(
@@ -124,9 +124,9 @@ _ASIDES = re.compile(
     re.IGNORECASE,
 )
 _INVISIBLE = re.compile(
-    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffd"
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffd"
     "\ud800-\udfff]"
-    "|(?<![^\u0000-\u007f])[\u200c\u200d]|[\u200c\u200d](?![^\u0000-\u007f])"
+    "|(?<![^\u0000-\u007f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\u0000-\u007f\u200c\u200d])"
 )
 """Control and direction characters, halves of characters, and joiners where they join nothing: they shape Persian,
 Indic scripts and emoji.
@@ -194,7 +194,7 @@ def _clean(text: str) -> str:
     text = re.sub(r"&(?:(?:amp|#38|#x26);)+", "&", text)  # one that was escaped many times
     text = _ENTITY.sub(lambda entity: html.unescape(entity.group()), text)
     text = re.sub(r"</?(?:br|p|div|span|b|i|em|strong|u)\s*/?>", " ", text, flags=re.IGNORECASE)
-    text = _INVISIBLE.sub(" ", text.replace("\u00ad", ""))
+    text = _INVISIBLE.sub(" ", text)
     text = re.sub(r"\*{2,}|(?<!\w)__+(?!\w)|~~|\|\|", " ", text)
     return " ".join(text.split())
 
@@ -202,7 +202,8 @@ def _clean(text: str) -> str:
 def _tidy(text: str) -> str:
     """Stray quotes and punctuation at the ends, doubled separators, brackets that hold nothing."""
     text = re.sub(r"\s+([,;.!?])", r"\1", " ".join(text.split()))
-    text = re.sub(r"\(\s*\)|\[\s*\]|\{\s*\}", " ", text)
+    while (emptied := re.sub(r"\( ?\)|\[ ?\]|\{ ?\}", "", text)) != text:
+        text = " ".join(emptied.split())
     text = re.sub(r"([,;])(?:\s*[,;])+", r"\1", text)
     text = re.sub(rf"^(?:(?:{_DASH}|[*\u2022\u00b7|>#])+\s)+|(?:\s(?:{_DASH}|[*\u2022\u00b7|])+)+$", "", text)
     text = text.strip(" ,;")
@@ -252,7 +253,7 @@ def _take_flags(text: str, found: dict[str, list[str]]) -> str:
         kept.append(text[at : match.start()])
         at, value = _value(setting, match, text, end)
         found.setdefault(setting, []).append(value)
-    return " ".join([*kept, text[at:]])
+    return " ".join(" ".join([*kept, text[at:]]).split())
 
 
 def _is_flag(match: re.Match[str], text: str) -> bool:
