@@ -47,7 +47,7 @@ class Pipeline:
     def __init__(self, recipe: Recipe, run: Run, report: Report = silent) -> None:
         self.recipe, self.run, self.report = recipe, run, report
         self.profile = profiles.load(recipe.profile)
-        self.count_tokens = profiles.token_counter(recipe.profile)
+        self.count_tokens = profiles.token_counter(recipe.profile, (recipe.generator.model_extra or {}).get("model"))
         if recipe.threads:
             with importing("setting threads"):
                 import torch
