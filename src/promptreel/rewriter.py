@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptreel import profiles, prompts, queries, registry
-from promptreel.errors import PromptreelError, ReplyError, UserError
+from promptreel.errors import PromptreelError, Refused, ReplyError, UnknownName, UserError
 from promptreel.protocols import LLM, Engine, Judge, Worker
 from promptreel.resources import locate
 from promptreel.store import Database
@@ -100,6 +101,12 @@ class Desk:
         return self.rewrites(writer, [writer.ask("rewrite", query=query.text) for query in asked], origin)
 
 
+log = logging.getLogger(__name__)
+
+SAFETY = ("rewrite_to_safe", "refuse", "off")
+"""What becomes of harm."""
+ATTEMPTS = 4
+"""How often rewrites are drawn for a query while all of them are harmful."""
 CARD = "promptreel.json"
 """Beside a student's weights: how it is to be asked."""
 
@@ -142,29 +149,69 @@ class Rewriter:
         pipeline(prompt=rewrite("a red ball going right").text)
 
     ``llm`` is a specification as on the command line. The same query, seed and count give the same rewrites.
+
+    ``safety`` is the policy for harm, where there is a judge of it (the profile's, or ``judge``):
+    ``rewrite_to_safe`` withholds harmful rewrites and says under ``Rewrite.removed`` what of the query was left out,
+    ``refuse`` refuses harmful queries, ``off`` does not judge harm.
     """
 
-    def __init__(self, llm: str, profile: str, seed: int = 0) -> None:
+    def __init__(
+        self,
+        llm: str,
+        profile: str,
+        seed: int = 0,
+        safety: str = "rewrite_to_safe",
+        judge: Component | None = None,
+    ) -> None:
+        if safety not in SAFETY:
+            raise UnknownName("safety policy", safety, SAFETY)
+        self.safety = safety
         self.profile = profiles.load(profile)
         self.writer = writer_for(llm, profile)
         self.seed = seed
         self._model: LLM = registry.build(self.writer.llm)
         self._judge: Judge | None = None
-        if self.profile.judge:
-            self._judge = registry.build(Component("judge", self.profile.judge))
+        if judge or self.profile.judge:
+            self._judge = registry.build(judge or Component("judge", str(self.profile.judge)))
+        elif safety == "refuse":
+            raise UserError(f"to refuse harmful queries takes a judge, and the profile {profile!r} names none")
         self._count = profiles.token_counter(profile)
 
     def __call__(self, query: str | Query) -> Rewrite:
-        """The rewrite of a query. Raises ``ReplyError`` when the model's reply holds no prompt."""
+        """The rewrite of a query. Raises ``ReplyError`` when the model's reply holds no prompt, and ``Refused``."""
         return self.candidates(query, 1)[0]
 
     def candidates(self, query: str | Query, count: int) -> list[Rewrite]:
-        """``count`` rewrites of a query, drawn together; identical ones appear once."""
+        """``count`` rewrites of a query, drawn together; identical ones appear once.
+
+        Raises ``Refused`` for a query that the policy does not let in, or when every rewrite drawn is harmful.
+        """
         asked = queries.ask_for(query) if isinstance(query, str) else query
-        if self._judge:
-            self._judge.judge([(asked, asked.text)])  # refuses what its world does not know
+        self._admit(asked)
+        withheld = 0
+        for attempt in range(ATTEMPTS):
+            rewrites = self._draw(asked, count, attempt)
+            harmless = [rewrite for rewrite in rewrites if not (rewrite.verdict and rewrite.verdict.unsafe)]
+            withheld += len(rewrites) - len(harmless)
+            if harmless:
+                break
+        if withheld:
+            log.warning("withheld %d harmful rewrites of %r", withheld, asked.text)
+        if not harmless:
+            raise Refused(f"no harmless rewrite of {asked.text!r} came of {ATTEMPTS} attempts; ask for something else")
+        return harmless
+
+    def _admit(self, asked: Query) -> None:
+        if self._judge is None:
+            return
+        (verdict,) = self._judge.judge([(asked, asked.text)])  # refuses what its world does not know
+        if self.safety == "refuse" and (verdict is None or verdict.unsafe):
+            why = ", ".join(verdict.unsafe) if verdict else "nobody could judge whether it is harmless"
+            raise Refused(f"the query {asked.text!r} is refused: {why}")
+
+    def _draw(self, asked: Query, count: int, attempt: int) -> list[Rewrite]:
         conversation = self.writer.ask("rewrite", query=asked.text)
-        seed = content_seed(self.seed, asked.id, count)
+        seed = content_seed(self.seed, asked.id, count, *([attempt] if attempt else []))
         replies = self._model.complete([conversation] * count, replace(self.writer.sampling, seed=seed))
         failures = [reply for reply in replies if isinstance(reply, Failure)]
         if len(failures) == count:
@@ -175,4 +222,5 @@ class Rewriter:
     def examine(self, query: Query, text: str) -> Rewrite:
         """A text as a rewrite of a query: what it keeps of it, and how long it is."""
         verdict = self._judge.judge([(query, text)])[0] if self._judge else None
+        verdict = verdict.ignoring_harm() if verdict and self.safety == "off" else verdict
         return Rewrite(query, text, verdict, self._count(text))

@@ -72,6 +72,11 @@ class Rewrite:
     tokens: int | None = None
     """Length in tokens of the video model's text encoder; ``None`` when its tokenizer is not at hand."""
 
+    @property
+    def removed(self) -> list[str]:
+        """What of the query was left out because it is harm, with reasons; nothing where nobody judged."""
+        return self.verdict.removed if self.verdict else []
+
     def __str__(self) -> str:
         return self.text
 
