@@ -1,5 +1,6 @@
 """Harm is a matter of policy, and never of accident: what is refused, what is made harmless, what is counted."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,15 @@ import fakes
 import pytest
 from test_verdicts import MALFORMED
 
-from promptreel import registry
+from promptreel import cli, registry
 from promptreel.config import parse_recipe
-from promptreel.errors import RecipeError, UnknownName
+from promptreel.errors import RecipeError, Refused, UnknownName, UserError
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.check import check
 from promptreel.pipeline.exports import export
+from promptreel.rewriter import Rewriter, Writer
 from promptreel.store import Run
-from promptreel.types import Fact, Failure, Message, Pair, Query, Reply, Sampling, Verdict
+from promptreel.types import Component, Fact, Failure, Message, Pair, Query, Reply, Sampling, Verdict
 
 
 class Mender:
@@ -250,3 +252,54 @@ def test_what_cannot_work_is_refused_before_anything_runs(
 
 def test_a_guard_alone_may_stand_where_no_facts_are_asked_for(fake_components: None) -> None:
     check(parse_recipe({**fakes.RECIPE, "judge": GUARD, "gate": {"fidelity": 0.0}}))
+
+
+@pytest.fixture
+def rewriter(mended: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The public rewriter over the mender, judged by the fake judge."""
+    asked = Writer(Component("llm", "mender"), "brief")
+    monkeypatch.setattr("promptreel.rewriter.writer_for", lambda *named: asked)
+    return lambda safety: Rewriter("mender", "tiny", safety=safety, judge=Component("judge", "fake"))
+
+
+def test_the_public_rewriter_says_what_it_removed_or_refuses(rewriter: Any, caplog: pytest.LogCaptureFixture) -> None:
+    rewrite = rewriter("rewrite_to_safe")("star gory")  # the mender leaves out the last word
+    assert (rewrite.text, rewrite.removed, rewrite.verdict.fidelity) == ("star", ["gory"], 1.0)
+    assert not caplog.messages
+    with pytest.raises(Refused, match="no harmless rewrite of 'gory star'") as refusal:
+        rewriter("rewrite_to_safe")("gory star")
+    assert refusal.value.exit_code == 3
+    assert "withheld 4 harmful rewrites" in caplog.text
+    with pytest.raises(Refused, match="'star gory' is refused: gory"):
+        rewriter("refuse")("star gory")
+    with pytest.raises(Refused, match="nobody could judge"):
+        rewriter("refuse")("unreadable star")
+    assert rewriter("refuse")("red ball").text == "red"
+    assert rewriter("off")("gory star").verdict.problems == ["lost: star"]
+    with pytest.raises(UnknownName, match="did you mean 'refuse'"):
+        rewriter("refuze")
+    with pytest.raises(UserError, match="takes a judge"):
+        Rewriter("mender", "cogvideox-2b", safety="refuse")
+
+
+def test_the_command_line_answers_what_it_may_and_exits_with_3(
+    rewriter: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("promptreel.rewriter.Rewriter", lambda llm, profile, seed, safety: rewriter(safety))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["promptreel", "rewrite", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        return int(exit.value.code or 0), *capsys.readouterr()
+
+    code, out, err = call("gory star", "red ball", "--safety", "refuse", "--json")
+    assert code == 3
+    answered, refused = json.loads(out)
+    assert answered["rewrites"][0]["text"] == "red"
+    assert (refused["query"], refused["rewrites"]) == ("gory star", [])
+    assert "'gory star' is refused: gory" in refused["refused"]
+    assert "is refused" in err
+    code, out, err = call("star gory")
+    assert (code, out) == (0, "star\n")
+    assert "left out as harmful: gory" in err
