@@ -94,7 +94,7 @@ def means(benchmark: str, results: Results, metrics: Sequence[str], queries: int
         columns["over_limit"] = [row.over_limit for row in answers]
         columns["words"] = [float(row.words) for row in answers]
         columns["refused"] = [float(row.refused) for row in by_query.values()] if refused else []
-        columns["unanswered"] = [0.0 for _ in answers] + [1.0 for _ in range(queries - len(answers))]
+        columns["unanswered"] = [float(number >= len(answers)) for number in range(queries)]
         for metric, values in columns.items():
             present = [value for value in values if value is not None]
             if present:

@@ -63,10 +63,10 @@ def _check_reasons(recipe: Recipe) -> None:
 
 def _check_blends(recipe: Recipe) -> None:
     """Refuse a blend of dimensions that no reward of the recipe has: nothing would ever have a total."""
-    rewards = [registry.find("reward", table.name) for table in recipe.rewards.values()]
-    if not all(hasattr(reward, "dimensions") for reward in rewards):
+    measured = [getattr(registry.find("reward", table.name), "dimensions", None) for table in recipe.rewards.values()]
+    if None in measured:
         return  # some say what they measure only once they are built
-    known = {dimension for reward in rewards for dimension in reward.dimensions}
+    known = {dimension for dimensions in measured for dimension in dimensions or ()}
     for name, blend in recipe.blends.items():
         for dimension in [*blend.weights, *blend.floors]:
             if dimension not in known:
