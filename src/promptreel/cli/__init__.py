@@ -1,0 +1,60 @@
+"""The command line: parse, call, print. Nothing is imported that a command does not need."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from promptreel.cli import rewriting, runs
+from promptreel.errors import Interrupted, PromptreelError
+
+app = typer.Typer(
+    name="promptreel",
+    help="Teach a language model to write the prompts that your video model renders best.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command()(runs.demo)
+app.command()(rewriting.rewrite)
+app.command()(runs.run)
+for kind, what in {
+    "evolve": "Do the evolution of a run: propose, gate, render, score, repeat.",
+    "critique": "Have a run's drafts judged, and mended until they pass.",
+    "sft": "Do a run's supervised fine-tuning on the best rewrites.",
+    "sample": "Draw, render and score candidates from a run's student.",
+    "pairs": "Turn a run's scored candidates into preference pairs.",
+    "dpo": "Do a round of preference training of a run.",
+}.items():
+    app.command(kind)(runs.stage_command(kind, what))
+app.command()(runs.merge)
+app.command()(runs.evaluate)
+app.command()(runs.report)
+app.command()(runs.status)
+app.command()(runs.export)
+
+
+QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+"""Libraries draw no bars and give no advice inside ours, unless the environment asks them to."""
+
+
+def main() -> None:
+    """Entry point: errors made on purpose become one line and their exit code."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(format="warning: %(message)s", level=logging.ERROR)
+    logging.getLogger("promptreel").setLevel(logging.WARNING)
+    try:
+        app()
+    except PromptreelError as error:
+        fail(error)
+
+
+def fail(error: PromptreelError) -> NoReturn:
+    print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

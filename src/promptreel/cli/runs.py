@@ -1,0 +1,184 @@
+"""Commands that begin a run, go on with it, and take from it what it made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptreel.cli.terminal import JSONOption, RunOption, SetOption, progress
+from promptreel.errors import UserError
+
+if TYPE_CHECKING:
+    from promptreel.config import Recipe
+    from promptreel.pipeline import Pipeline
+
+DEMO = (
+    "name=tiny-demo", "evolve.queries.take=64", "evolve.rounds=3", "sample-1.queries.take=96",
+    "sample-2.queries.take=96", "evaluate.benchmarks.tiny-test.queries.take=100",
+    "evaluate.benchmarks.tiny-ood.queries.take=32",
+)  # fmt: skip
+"""What the demo makes smaller in the tiny recipe."""
+QUICK = (
+    "name=tiny-quick", "evolve.queries.take=24", "evolve.rounds=2", "sample-1.queries.take=32",
+    "sample-2.queries.take=24", "evaluate.benchmarks.tiny-test.queries.take=24",
+    "evaluate.benchmarks.tiny-test.seeds=1",
+    "evaluate.benchmarks.tiny-ood.queries.take=8", "evaluate.benchmarks.tiny-ood.seeds=1",
+)  # fmt: skip
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory of the run.")] = Path("runs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller still: a glance, not a measurement.")] = False,
+    as_json: JSONOption = False,
+) -> None:
+    """The whole method on the tiny world: evolve, train, evaluate."""
+    from promptreel.config import load_recipe
+
+    recipe, given = load_recipe("tiny", QUICK if quick else DEMO)
+    _run(recipe, given, out, None, as_json)
+    if quick and not as_json:
+        print("These are the numbers of a quick glance: too few queries to claim anything. `promptreel demo` measures.")
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes along.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/NAME by default.")] = None,
+    set: SetOption = [],  # noqa: B006 - the option is called --set
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Begin a run of a recipe, or go on with it."""
+    from promptreel.config import load_recipe
+
+    loaded, given = load_recipe(recipe, set)
+    _run(loaded, given, out or Path("runs") / loaded.name, until, as_json)
+
+
+def _run(recipe: Recipe, given: str, out: Path, until: str | None, as_json: bool) -> None:
+    from promptreel.pipeline import run as run_recipe
+
+    with progress() as report:
+        summary = run_recipe(recipe, given, out, report, until)
+    _show(summary, as_json)
+    if not as_json:
+        print(f"\nThe run is in {out}; its numbers are in {out / 'summary.json'}.")
+
+
+def _show(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False))
+    else:
+        from promptreel.report.tables import print_summary
+
+        print_summary(summary)
+
+
+@contextmanager
+def _pipeline(directory: Path) -> Iterator[Pipeline]:
+    """The pipeline of a run that was begun."""
+    from promptreel.config import parse_recipe
+    from promptreel.pipeline import Pipeline
+    from promptreel.store import Run
+
+    if not (directory / "recipe.json").exists():
+        raise UserError(f"{directory} holds no run; begin one with  promptreel run RECIPE --out {directory}")
+    with Run(directory) as opened, progress() as report:
+        yield Pipeline(parse_recipe(opened.recipe() or {}, str(directory / "recipe.json")), opened, report)
+
+
+def stage_command(kind: str, what: str) -> Callable[..., None]:
+    """The command that does the stages of a kind."""
+
+    def command(
+        run: RunOption,
+        stage: Annotated[str | None, typer.Option(help="Its name; by default the first that is not done.")] = None,
+        as_json: JSONOption = False,
+    ) -> None:
+        with _pipeline(run) as pipeline:
+            name = stage or pipeline.next_of(kind)
+            pipeline.do(name)
+            summary = pipeline.summary()
+        _show(summary["stages"].get(name, summary) if as_json else summary, as_json)
+
+    command.__doc__ = what
+    return command
+
+
+def merge(
+    run: RunOption,
+    to: Annotated[Path, typer.Option(help="Directory to write: plain transformers, as vLLM reads it.")],
+    stage: Annotated[str | None, typer.Option(help="A training stage; by default the last that is done.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the weights written.")] = "bfloat16",
+) -> None:
+    """Write a run's trained student as one plain model."""
+    from promptreel.pipeline import exports
+
+    with _pipeline(run) as pipeline:
+        written = exports.merge(pipeline, stage, to, dtype)
+    print(f"The student of {written} is in {to}.")
+
+
+def evaluate(
+    run: RunOption,
+    queries: Annotated[Path | None, typer.Option(help="A file of queries; the recipe's benchmarks without.")] = None,
+    systems: Annotated[str | None, typer.Option(help="Comma-separated; all of the recipe's by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Clips for each prompt, with --queries.")] = 2,
+    as_json: JSONOption = False,
+) -> None:
+    """Compare systems of a run: on its benchmarks, or on your own queries."""
+    from promptreel.pipeline import exports
+
+    with _pipeline(run) as pipeline:
+        if queries is None:
+            pipeline.do(pipeline.next_of("evaluate"))
+            summary = pipeline.summary()
+        else:
+            summary = exports.evaluate_file(pipeline, queries, systems.split(",") if systems else None, seeds)
+    _show(summary, as_json)
+
+
+def report(run: RunOption) -> None:
+    """Write the page of a run: its numbers, and clips side by side."""
+    from promptreel.errors import importing
+
+    with _pipeline(run) as pipeline:
+        pipeline.summary()
+        with importing("the report"):
+            from promptreel.report.page import write
+        path = write(pipeline.run, pipeline.recipe)
+    print(path)
+
+
+def status(run: RunOption, as_json: JSONOption = False) -> None:
+    """What of a run is done, what is left, and about how long that will take."""
+    from dataclasses import asdict
+
+    from promptreel.pipeline.status import status as stages_of
+
+    with _pipeline(run) as pipeline:
+        rows = stages_of(pipeline)
+        losses = pipeline.run.database.losses()
+    if as_json:
+        print(json.dumps({"stages": [asdict(row) for row in rows], "losses": losses}))
+    else:
+        from promptreel.report.tables import print_stages
+
+        print_stages(rows, losses)
+
+
+def export(
+    run: RunOption,
+    what: Annotated[str, typer.Option(help="sft, pairs or scores.")],
+    to: Annotated[Path, typer.Option(help="A .jsonl file to write.")],
+) -> None:
+    """Write what a run made, one JSON object a line, as TRL reads it."""
+    from promptreel.pipeline import exports
+
+    with _pipeline(run) as pipeline:
+        count = exports.export(pipeline, what, to)
+    print(f"{count} lines in {to}.")
