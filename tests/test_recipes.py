@@ -1,0 +1,42 @@
+"""The shipped recipes: each resolves without a model, and those that are compared cost the same."""
+
+from pathlib import Path
+
+import pytest
+
+from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage, load_recipe
+from promptreel.pipeline.check import check
+
+NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_and_option_of_a_shipped_recipe_is_known(name: str) -> None:
+    check(load_recipe(name)[0])
+
+
+def renders(recipe: Recipe) -> int:
+    """Clips for training, at most."""
+    evolved = sum((s.queries.take or 0) * (1 + s.rounds * s.children) * s.seeds for s in recipe.stages(EvolveStage))
+    return evolved + sum((s.queries.take or 0) * s.candidates * s.seeds for s in recipe.stages(SampleStage))
+
+
+def test_the_recipes_of_the_tiny_world_that_are_compared_render_as_much() -> None:
+    assert len({renders(load_recipe(name)[0]) for name in ("tiny", "tiny_vpo", "tiny_promptreel")}) == 1
+
+
+@pytest.mark.parametrize("name", ["tiny_vpo", "tiny_promptreel"])
+def test_what_trains_against_a_fallible_judge_is_measured_by_another(name: str) -> None:
+    recipe, _ = load_recipe(name)
+    (evaluate,) = recipe.stages(EvaluateStage)
+    assert (recipe.judge.name, recipe.judge.model_extra) == ("tiny-judge", {"errors": 0.1})
+    assert evaluate.text_judge.name == "tiny-oracle"
+    sizes = {name: (table.queries.take, table.seeds) for name, table in evaluate.benchmarks.items()}
+    assert sizes["tiny-unsafe"] == sizes["tiny-safe"] == (1000, 0)
+
+
+def test_vpo_lets_a_text_pair_replace_the_video_pair_of_its_query() -> None:
+    for name in ("vpo", "tiny_vpo"):
+        (dpo,) = load_recipe(name)[0].stages(DPOStage)
+        assert dpo.exclusive
+        assert dpo.pairs == ["critique-dpo", "pairs"]
