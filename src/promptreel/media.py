@@ -34,7 +34,17 @@ def write_video(path: Path, frames: np.ndarray, fps: float, scale: int = 1) -> N
     """Write an H.264 video for people to look at, enlarged ``scale`` times without smoothing."""
     large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
     large = large[:, : large.shape[1] // 2 * 2, : large.shape[2] // 2 * 2]
-    _write(path, large, "rgb24", fps, "libx264", "yuv420p", "mp4", {"crf": "18"})
+    _write(path, large, "rgb24", fps, "libx264", "yuv420p", "mp4", {"crf": "18", "preset": "veryfast"})
+
+
+def shrink(frames: np.ndarray, width: int) -> np.ndarray:
+    """Frames ``(T, H, W, 3)`` no wider than ``width`` pixels, of the same shape, averaging what falls together."""
+    if frames.shape[2] <= width:
+        return frames
+    with importing("making clips smaller"):
+        import cv2
+    size = (width, max(1, round(frames.shape[1] * width / frames.shape[2])))
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in np.ascontiguousarray(frames)])
 
 
 def _write(

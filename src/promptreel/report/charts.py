@@ -32,7 +32,8 @@ def rounds(best: Sequence[float]) -> str:
 
 
 def distributions(values: Mapping[str, Sequence[float]], label: str) -> str:
-    """How a metric is distributed over the queries, system by system, from top to bottom."""
+    """How a metric is distributed over the queries, from top to bottom; systems without it are left out."""
+    values = {system: found for system, found in values.items() if found}
     figure, axes = _blank(height=0.5 + 0.55 * len(values))
     pooled = np.concatenate([np.asarray(list(found), float) for found in values.values()])
     edges = np.linspace(pooled.min(), pooled.max() + 1e-9, 25)

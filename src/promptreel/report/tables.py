@@ -36,17 +36,18 @@ def print_stages(rows: Sequence[Any], losses: Mapping[str, int], details: Mappin
         table.add_column(column, justify="left" if column in ("stage", "state") else "right")
     for row in rows:
         renders = f"{row.renders} of at most {row.planned}" if row.planned else "–"
-        left = "?" if row.seconds_left is None else _minutes(row.seconds_left)
-        table.add_row(row.name, row.state, renders, _minutes(row.seconds), left if row.state != "done" else "–")
+        left = "?" if row.seconds_left is None else duration(row.seconds_left)
+        table.add_row(row.name, row.state, renders, duration(row.seconds), left if row.state != "done" else "–")
     console.print(table)
     known = [row.seconds_left for row in rows if row.seconds_left is not None]
     if any(row.state != "done" for row in rows):
         unknown = " and what cannot be estimated yet" if len(known) < len(rows) else ""
-        console.print(f"left: about {_minutes(sum(known))}{unknown}")
+        console.print(f"left: about {duration(sum(known))}{unknown}")
     print_losses(losses, details)
 
 
-def _minutes(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
 
