@@ -33,6 +33,12 @@ def place(tmp_path: Path, fake_components: None, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test asked for is not remembered in the next, nor among what the person who tests asked for."""
+    monkeypatch.setenv("PROMPTREEL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing but this machine is contacted."""
     connect = socket.socket.connect

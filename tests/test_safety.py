@@ -285,7 +285,7 @@ def test_the_public_rewriter_says_what_it_removed_or_refuses(rewriter: Any, capl
 def test_the_command_line_answers_what_it_may_and_exits_with_3(
     rewriter: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("promptreel.rewriter.Rewriter", lambda llm, profile, seed, safety: rewriter(safety))
+    monkeypatch.setattr("promptreel.rewriter.Rewriter", lambda llm, profile, seed, safety, **more: rewriter(safety))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["promptreel", "rewrite", *arguments])

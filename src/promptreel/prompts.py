@@ -25,6 +25,13 @@ def _environment() -> Environment:
     )
 
 
+MODES = ("faithful", "cinematic")
+"""Formats of ``rewrite`` between which a person chooses: nothing changes the scene, or camera, light and style may
+be added."""
+INSTRUCTED = ("standard", *MODES)
+"""Formats whose models follow instructions; all others are for students that were trained on their own layout."""
+
+
 def check_format(task: str, format: str) -> None:
     """Raise ``UnknownName`` for a format in which a task cannot be asked."""
     known = {
@@ -46,8 +53,9 @@ def render(task: str, format: str, **fields: Any) -> list[Message]:
     """The messages that ask a model for a task in a format.
 
     Tasks: ``rewrite`` (fields ``query``), ``propose`` (``query``, ``history``: mappings with ``text``,
-    ``total`` and ``dimensions``, best first), ``refine`` (``query``, ``draft``, ``problems``), ``verdict``
-    (``query``, ``rewrite``), ``guard`` (``text``). Formats that describe the video model also use ``profile``.
+    ``total`` and ``dimensions``, best first), ``refine`` (``query``, ``draft``, ``problems``), ``shorten``
+    (``query``, ``draft``, ``tokens`` of the draft, ``words`` to write at most), ``verdict`` (``query``,
+    ``rewrite``), ``guard`` (``text``). Formats that describe the video model also use ``profile``.
     """
     template = _template(task, format)
     context = template.new_context(fields)
@@ -59,6 +67,7 @@ def render(task: str, format: str, **fields: Any) -> list[Message]:
 
 
 _TAGGED = re.compile(r"<prompt>(.*?)</prompt>", re.IGNORECASE | re.DOTALL)
+_OPENED = re.compile(r"<(prompt|think)>(?!.*</\1>)", re.IGNORECASE | re.DOTALL)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.IGNORECASE | re.DOTALL)
 _LABEL = re.compile(
     r"^\s*(?:(?:here(?:'s| is)[^:\n]{0,60}|sure[^:\n]{0,60}|(?:new|rewritten|improved|final|video)? ?prompt)\s*:\s*)+",
@@ -72,10 +81,13 @@ def parse_rewrite(reply: str) -> str:
 
     Takes what stands between ``<PROMPT>`` tags if there are any; otherwise the reply without thoughts, code
     fences, a leading label and surrounding quotes. A prompt that was written twice in a row is taken once.
-    Raises ``ReplyError`` when nothing is left. Parsing a parsed prompt changes nothing.
+    Raises ``ReplyError`` when nothing is left, and for a prompt or a thought that was begun and never ended: the
+    model ran out of tokens. Parsing a parsed prompt changes nothing.
     """
     text = _THOUGHT.sub(" ", reply)
     tagged = [found for match in _TAGGED.findall(text) if (found := match.strip())]
+    if not tagged and _OPENED.search(text):
+        raise ReplyError(f"no prompt in the reply {reply[:80]!r}, which is cut off")
     text = tagged[0] if tagged else text
     previous = None
     while text != previous:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from promptreel import profiles, prompts, queries, registry
-from promptreel.errors import PromptreelError, Refused, ReplyError, UnknownName, UserError
+from promptreel.errors import Refused, ReplyError, UnknownName, UserError
 from promptreel.protocols import LLM, Engine, Judge, Worker
 from promptreel.resources import locate
 from promptreel.store import Database
-from promptreel.types import Component, Failure, Message, Query, Reply, Rewrite, Sampling, content_id, content_seed
+from promptreel.types import (
+    Component,
+    Failure,
+    Message,
+    Query,
+    Reply,
+    Rewrite,
+    Sampling,
+    Verdict,
+    content_id,
+    content_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,11 @@ SAFETY = ("rewrite_to_safe", "refuse", "off")
 """What becomes of harm."""
 ATTEMPTS = 4
 """How often rewrites are drawn for a query while all of them are harmful."""
+SHORTENINGS = 2
+"""How often a rewrite that is too long is asked for again."""
+MARGIN = 0.85
+"""Share of the words that would just fit that each shortening asks for: models count badly."""
+ORIGIN = "rewrite"
 CARD = "promptreel.json"
 """Beside a student's weights: how it is to be asked."""
 
@@ -117,27 +134,56 @@ NAMED = {
 """Language models that come with the package: weights and adapter."""
 
 
-def writer_for(spec: str, profile: str, sampling: Sampling | None = None) -> Writer:
-    """The writer that a specification names: ``local:PATH-OR-HUB-ID[+ADAPTER]``, or one that comes along.
+ENDPOINT = re.compile(r"(?P<model>.+?)(?:@(?P<url>https?://.+))?")
+SPECS = "endpoint:MODEL[@URL], local:PATH-OR-HUB-ID[+ADAPTER]"
+RETRIES = 2
+"""Of a request to an endpoint: somebody is waiting."""
+LONGEST = 2048
+"""Tokens that a model without a card may write: thoughts count too, and what is cut off is of no use."""
 
-    A student that Promptreel trained brings a card that says in which format it is asked.
-    """
+
+def component_of(spec: str) -> Component:
+    """The language model that a specification names: an endpoint, local weights, or one that comes along."""
     kind, _, rest = spec.partition(":")
     if spec in NAMED:
         model, adapter = NAMED[spec]
-    elif kind == "local" and rest:
-        model, _, plus = rest.partition("+")
-        adapter = plus or None
-    else:
-        known = ", ".join(NAMED)
-        raise UserError(f"cannot read the language model {spec!r}: give local:PATH-OR-HUB-ID[+ADAPTER], or {known}")
-    component = Component("llm", "local", {"model": model} | ({"adapter": adapter} if adapter else {}))
-    card = Path(str(locate(model))) / CARD
-    asked = json.loads(card.read_text()) if card.exists() else {}
+        return Component("llm", "local", {"model": model} | ({"adapter": adapter} if adapter else {}))
+    if kind == "local" and rest:
+        model, _, adapter = rest.partition("+")
+        return Component("llm", "local", {"model": model} | ({"adapter": adapter} if adapter else {}))
+    if kind == "endpoint" and (parts := ENDPOINT.fullmatch(rest)):
+        if "@" in parts["model"][1:]:
+            raise UserError(f"cannot read {spec!r}: after @ comes a URL that begins with http:// or https://")
+        url = {"url": parts["url"]} if parts["url"] else {}
+        return Component("llm", "endpoint", {"model": parts["model"], **url, "retries": RETRIES})
+    raise UserError(f"cannot read the language model {spec!r}: give {SPECS}, or {', '.join(NAMED)}")
+
+
+def judge_of(spec: str) -> Component:
+    """The judge that a specification names: a registered one, or a language model that is asked for a verdict."""
+    if spec in registry.names("judge"):
+        return Component("judge", spec)
+    llm = component_of(spec)
+    return Component("judge", "llm", {"llm": {"name": llm.name, **llm.options}})
+
+
+def writer_for(spec: str, profile: str, mode: str | None = None) -> Writer:
+    """The writer that a specification names, as ``component_of`` reads it, in a mode of ``prompts.MODES``.
+
+    A student that Promptreel trained brings a card that says in which format it is asked, and takes no mode; every
+    other model is asked in the first mode if none is given.
+    """
+    if mode is not None and mode not in prompts.MODES:
+        raise UnknownName("mode", mode, prompts.MODES)
+    component = component_of(spec)
+    card = Path(str(locate(component.options["model"]))) / CARD
+    asked = json.loads(card.read_text()) if component.name == "local" and card.exists() else {}
+    if asked and mode:
+        raise UserError(f"{spec} was trained to be asked in its own way: leave out the mode")
     return Writer(
         component,
-        asked.get("format", "standard"),
-        sampling or Sampling(**asked.get("sampling", {"temperature": 0.7, "max_tokens": 400})),
+        asked.get("format", mode or prompts.MODES[0]),
+        Sampling(**asked.get("sampling", {"temperature": 0.7, "max_tokens": LONGEST})),
         profile=profiles.load(profile).model_dump(),
     )
 
@@ -148,7 +194,12 @@ class Rewriter:
         rewrite = Rewriter("tiny-student", profile="tiny")
         pipeline(prompt=rewrite("a red ball going right").text)
 
-    ``llm`` is a specification as on the command line. The same query, seed and count give the same rewrites.
+    ``llm`` is a specification as on the command line, and ``mode`` ``faithful`` or ``cinematic`` for models that
+    Promptreel did not train. The same query, seed and count give the same rewrites where the model can promise it;
+    with a ``cache`` they are not asked for again.
+
+    A rewrite that the video model would not read to its end is asked for again, shorter; one that is still too
+    long is given as it is: ``fits`` tells.
 
     ``safety`` is the policy for harm, where there is a judge of it (the profile's, or ``judge``):
     ``rewrite_to_safe`` withholds harmful rewrites and says under ``Rewrite.removed`` what of the query was left out,
@@ -162,20 +213,33 @@ class Rewriter:
         seed: int = 0,
         safety: str = "rewrite_to_safe",
         judge: Component | None = None,
+        mode: str | None = None,
+        cache: Database | None = None,
     ) -> None:
         if safety not in SAFETY:
             raise UnknownName("safety policy", safety, SAFETY)
         self.safety = safety
         self.profile = profiles.load(profile)
-        self.writer = writer_for(llm, profile)
+        self.writer = writer_for(llm, profile, mode)
         self.seed = seed
+        self.count = profiles.token_counter(profile)
+        """Counts tokens as the video model does, or estimates them: ``exact`` says which."""
+        self._cache = cache
         self._model: LLM = registry.build(self.writer.llm)
         self._judge: Judge | None = None
         if judge or self.profile.judge:
             self._judge = registry.build(judge or Component("judge", str(self.profile.judge)))
         elif safety == "refuse":
-            raise UserError(f"to refuse harmful queries takes a judge, and the profile {profile!r} names none")
-        self._count = profiles.token_counter(profile)
+            raise UserError(
+                f"to refuse harmful queries takes a judge, and the profile {profile!r} names none: give one"
+            )
+        self._asks_first = safety == "refuse" or judge is None
+        """Whether a query is judged before it is rewritten: where that decides something, or costs nothing."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether somebody judges what becomes of the facts."""
+        return self._judge is not None
 
     def __call__(self, query: str | Query) -> Rewrite:
         """The rewrite of a query. Raises ``ReplyError`` when the model's reply holds no prompt, and ``Refused``."""
@@ -201,8 +265,21 @@ class Rewriter:
             raise Refused(f"no harmless rewrite of {asked.text!r} came of {ATTEMPTS} attempts; ask for something else")
         return harmless
 
+    def examine(self, query: Query, text: str) -> Rewrite:
+        """A text as a rewrite of a query: what it keeps of it, and how long it is."""
+        return self._examined(query, [text])[0]
+
+    def fits(self, rewrite: Rewrite) -> bool:
+        """Whether the video model reads a rewrite to its end."""
+        return rewrite.tokens is None or rewrite.tokens <= self.profile.token_limit
+
+    def rank(self, rewrite: Rewrite) -> tuple[bool, float, int]:
+        """How good a rewrite is by its text alone, to be compared: whole, then faithful, then without inventions."""
+        verdict = rewrite.verdict
+        return self.fits(rewrite), verdict.fidelity if verdict else -1.0, -len(verdict.invented) if verdict else 0
+
     def _admit(self, asked: Query) -> None:
-        if self._judge is None:
+        if self._judge is None or not self._asks_first:
             return
         (verdict,) = self._judge.judge([(asked, asked.text)])  # refuses what its world does not know
         if self.safety == "refuse" and (verdict is None or verdict.unsafe):
@@ -210,17 +287,69 @@ class Rewriter:
             raise Refused(f"the query {asked.text!r} is refused: {why}")
 
     def _draw(self, asked: Query, count: int, attempt: int) -> list[Rewrite]:
-        conversation = self.writer.ask("rewrite", query=asked.text)
         seed = content_seed(self.seed, asked.id, count, *([attempt] if attempt else []))
-        replies = self._model.complete([conversation] * count, replace(self.writer.sampling, seed=seed))
-        failures = [reply for reply in replies if isinstance(reply, Failure)]
-        if len(failures) == count:
-            raise PromptreelError(f"the language model gave no reply: {failures[0].detail or failures[0].reason}")
-        texts = dict.fromkeys(prompts.parse_rewrite(reply.text) for reply in replies if isinstance(reply, Reply))
-        return [self.examine(asked, text) for text in texts]
+        found = self._texts([self.writer.ask("rewrite", query=asked.text)] * count, seed)
+        texts = list(dict.fromkeys(text for text in found if isinstance(text, str)))
+        if not texts:
+            raise ReplyError(f"the language model gave no prompt: {found[0]}")
+        if self.writer.format in prompts.INSTRUCTED:
+            self._shorten(asked, texts, seed)
+        return self._examined(asked, list(dict.fromkeys(texts)))
 
-    def examine(self, query: Query, text: str) -> Rewrite:
-        """A text as a rewrite of a query: what it keeps of it, and how long it is."""
-        verdict = self._judge.judge([(query, text)])[0] if self._judge else None
-        verdict = verdict.ignoring_harm() if verdict and self.safety == "off" else verdict
-        return Rewrite(query, text, verdict, self._count(text))
+    def _shorten(self, asked: Query, texts: list[str], seed: int) -> None:
+        """Replace texts that the video model would not read to their end by shorter ones, in place, where it works."""
+        limit = self.profile.token_limit
+        for attempt in range(1, SHORTENINGS + 1):
+            lengths = {place: self.count(text) for place, text in enumerate(texts)}
+            long = [place for place, length in lengths.items() if length > limit]
+            conversations = []
+            for place in long:
+                words = int(len(texts[place].split()) * limit / lengths[place] * MARGIN**attempt)
+                fields = {"query": asked.text, "draft": texts[place], "tokens": lengths[place], "words": max(words, 1)}
+                conversations.append(prompts.render("shorten", "standard", profile=self.writer.profile, **fields))
+            if not conversations:
+                return
+            for place, text in zip(long, self._texts(conversations, content_seed(seed, attempt)), strict=True):
+                if isinstance(text, str) and self.count(text) < lengths[place]:
+                    texts[place] = text
+
+    def _texts(self, conversations: list[list[Message]], seed: int) -> list[str | ReplyError]:
+        """The prompt in the reply to each conversation, or why there is none."""
+        sampling = replace(self.writer.sampling, seed=seed)
+        key = content_id("rewrite", self._model.fingerprint, asdict(sampling), conversations)
+        replies = self._cache.reply_batch(key) if self._cache else None
+        if replies is None:
+            replies = self._model.complete(conversations, sampling)
+            if self._cache and all(isinstance(reply, Reply) for reply in replies):
+                self._cache.add_reply_batch(key, self._model.fingerprint, replies, ORIGIN)
+        texts: list[str | ReplyError] = []
+        for reply in replies:
+            try:
+                if isinstance(reply, Failure):
+                    raise ReplyError(reply.detail or reply.reason)
+                texts.append(prompts.parse_rewrite(reply.text))
+            except ReplyError as error:
+                texts.append(error)
+        return texts
+
+    def _examined(self, query: Query, texts: Sequence[str]) -> list[Rewrite]:
+        verdicts = self._verdicts([(query, text) for text in texts])
+        if self.safety == "off":
+            verdicts = [verdict and verdict.ignoring_harm() for verdict in verdicts]
+        return [Rewrite(query, text, v, self.count(text)) for text, v in zip(texts, verdicts, strict=True)]
+
+    def _verdicts(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
+        """What the judge says of each rewrite; what could not be judged is asked again the next time."""
+        judge = self._judge
+        if judge is None:
+            return [None] * len(items)
+        keys = [content_id("verdict", judge.fingerprint, query.id, text) for query, text in items]
+        known = {key: verdict for key, (_, verdict) in self._cache.verdicts(keys).items()} if self._cache else {}
+        new = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
+        if new:
+            found = list(zip(new.items(), judge.judge(list(new.values())), strict=True))
+            known |= {key: verdict for (key, _), verdict in found}
+            if self._cache:
+                rows = [(key, query, text, verdict) for (key, (query, text)), verdict in found if verdict]
+                self._cache.add_verdicts(judge.fingerprint, rows, ORIGIN)
+        return [known[key] for key in keys]

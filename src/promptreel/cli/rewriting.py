@@ -4,108 +4,250 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptreel.cli.terminal import JSONOption, progress
 from promptreel.errors import Refused, UserError
 
+if TYPE_CHECKING:
+    from promptreel.pipeline.preview import Preview, Shown
+    from promptreel.rewriter import Rewriter
+    from promptreel.types import Query, Rewrite
+
+
+@dataclass
+class Answer:
+    """What is said of one query."""
+
+    query: Query
+    rewrites: list[Rewrite] = field(default_factory=list)
+    refused: str = ""
+    drawn: int = 0
+    shown: Mapping[str, Shown] = field(default_factory=dict)
+    side_by_side: Path | None = None
+
 
 def rewrite(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT …", help="What to show.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file of queries.")] = None,
-    profile: Annotated[str, typer.Option("--for", metavar="PROFILE", help="The video model.")] = "tiny",
-    llm: Annotated[str, typer.Option(metavar="SPEC", help="local:PATH-OR-HUB-ID[+ADAPTER], or tiny-student.")] = (
-        "tiny-student"
-    ),
+    profile: Annotated[
+        str, typer.Option("--for", metavar="PROFILE", help="The video model; see promptreel profiles.")
+    ] = "tiny",
+    llm: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC", help="endpoint:MODEL[@URL], local:PATH-OR-HUB-ID[+ADAPTER], tiny-student or tiny-base."
+        ),
+    ] = "tiny-student",
+    mode: Annotated[
+        str | None,
+        typer.Option(metavar="MODE", help="faithful (the default) adds nothing to the scene; cinematic stages it."),
+    ] = None,
     count: Annotated[int, typer.Option("-n", min=1, help="Rewrites of each query.")] = 1,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    best_of: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Write N, and keep the best -n by verdict and, if rendered, by reward."),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Who reads rewrites for facts and harm: as --llm, or a judge.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the words and of the noise.")] = 0,
     safety: Annotated[
         str, typer.Option(metavar="POLICY", help="What becomes of harm: rewrite_to_safe, refuse or off.")
     ] = "rewrite_to_safe",
+    edit: Annotated[bool, typer.Option("--edit", help="Open every rewrite in $VISUAL or $EDITOR first.")] = False,
     render: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also render query and rewrites, with the same noise.")
+        Path | None, typer.Option(metavar="DIR", help="Also render query and rewrites, from the same noise.")
+    ] = None,
+    rewards: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="With --render: the recipe whose rewards score the clips.")
     ] = None,
     as_json: JSONOption = False,
 ) -> None:
     """Rewrite what a person typed into a prompt for a video model."""
     from promptreel import queries
-    from promptreel.rewriter import Rewriter
+    from promptreel.rewriter import Rewriter, judge_of
+    from promptreel.store import personal_cache
 
     asked = [queries.ask_for(text) for text in texts or []]
     asked += list(queries.read_file(file)) if file else []
     if not asked:
         raise UserError("nothing to rewrite: give a TEXT or a --file")
-    rewriter = Rewriter(llm, profile, seed, safety)
-    found, refused = [], []
+    if best_of and best_of < count:
+        raise UserError(f"--best-of {best_of} cannot keep {count} rewrites: it is how many are written")
+    if rewards and not render:
+        raise UserError("--rewards scores clips: give --render DIR too")
+    if best_of and render and edit:
+        raise UserError("--best-of with --render chooses after rendering: leave out --edit, which is for before")
+    named = judge_of(judge) if judge else None
+    rewriter = Rewriter(llm, profile, seed, safety, judge=named, mode=mode, cache=personal_cache())
+    preview = _preview(profile, render, seed, rewards, best_of is not None) if render else None
+    answers = []
     for query in asked:
         try:
-            found.append((query, rewriter.candidates(query, count)))
+            drawn = rewriter.candidates(query, best_of or count)
         except Refused as error:  # the other queries are answered all the same
-            refused.append((query, error))
-    rendered = _render(profile, seed, found, render) if render else {}
+            answers.append(Answer(query, refused=str(error)))
+            continue
+        answer = Answer(query, drawn, drawn=len(drawn))
+        if best_of and not preview:
+            answer.rewrites = _best(rewriter, answer)[:count]
+        if edit:
+            answer.rewrites = _edited(rewriter, query, answer.rewrites)
+        answers.append(answer)
+    if preview:
+        _render(rewriter, preview, answers)
+    if preview and best_of:
+        for answer in answers:
+            answer.rewrites = _best(rewriter, answer)[:count]
     if as_json:
-        rows = [
-            {
-                "query": query.text,
-                "rewrites": [
-                    {
-                        "text": r.text,
-                        "tokens": r.tokens,
-                        "fidelity": r.verdict.fidelity if r.verdict else None,
-                        "problems": r.verdict.problems if r.verdict else [],
-                        "removed": r.removed,
-                        "video": rendered.get(r.text),
-                    }
-                    for r in rewrites
-                ],
-                "video": rendered.get(query.text),
-            }
-            for query, rewrites in found
-        ]
-        rows += [{"query": query.text, "rewrites": [], "refused": str(refusal)} for query, refusal in refused]
-        print(json.dumps(rows, ensure_ascii=False))
+        print(json.dumps([_row(rewriter, answer) for answer in answers], ensure_ascii=False))
     else:
-        _print(found, rewriter.profile.token_limit)
-    for _, refusal in refused:
+        _print(rewriter, answers, best_of)
+    refused = [answer.refused for answer in answers if answer.refused]
+    for refusal in refused:
         print(f"error: {refusal}", file=sys.stderr)
     if refused:
         raise typer.Exit(Refused.exit_code)
 
 
-def _print(found: Sequence[tuple[Any, Any]], limit: int) -> None:
-    """Print rewrites, and on stderr what is to be known of them."""
-    for _, rewrites in found:
-        for written in rewrites:
-            print(written.text)
-            for what in written.removed:
-                print(f"  note: left out as harmful: {what}", file=sys.stderr)
-            for problem in written.verdict.problems if written.verdict else []:
-                print(f"  note: {problem}", file=sys.stderr)
-            if written.tokens is not None and written.tokens > limit:
-                print(f"  note: {written.tokens} tokens; the model reads {limit}", file=sys.stderr)
+def _edited(rewriter: Rewriter, query: Query, rewrites: list[Rewrite]) -> list[Rewrite]:
+    """The rewrites as a person leaves them in an editor; one that they empty is dropped."""
+    import click
+
+    edited = []
+    for written in rewrites:
+        note = (
+            f"\n\n# Typed: {query.text}\n# The prompt is above, {written.tokens} tokens long; {rewriter.profile.title} "
+            f"reads {rewriter.profile.token_limit}.\n# Lines that begin with # are left out. Nothing left: no prompt.\n"
+        )
+        try:
+            text = click.edit(written.text + note, extension=".txt")
+        except click.ClickException as error:
+            raise UserError(f"{error.message}; set $VISUAL or $EDITOR to a command that waits") from error
+        if text is None:  # closed without saving
+            edited.append(written)
+            continue
+        left = " ".join(" ".join(line for line in text.splitlines() if not line.startswith("#")).split())
+        if left == written.text:
+            edited.append(written)
+        elif left:
+            edited.append(rewriter.examine(query, left))
+    return edited
 
 
-def _render(profile: str, seed: int, found: Sequence[tuple[Any, Any]], directory: Path) -> dict[str, str]:
-    """Render every text with one noise into MP4 files; text to path."""
-    from promptreel import media, registry
-    from promptreel.types import Component, Failure, RenderRequest
+def _preview(profile: str, directory: Path, seed: int, rewards: str | None, choosing: bool) -> Preview:
+    """What renders and, to choose among rewrites, scores: by a recipe's rewards, which for ``tiny`` come along."""
+    from promptreel.config import load_recipe
+    from promptreel.pipeline.preview import Preview
 
-    generator = registry.build(Component("generator", "diffusers", {"profile": profile}))
-    texts = dict.fromkeys(t for query, rewrites in found for t in (query.text, *(r.text for r in rewrites)))
-    paths: dict[str, str] = {}
+    recipe = rewards or ("tiny" if profile == "tiny" and choosing else None)
+    return Preview(profile, directory, seed, load_recipe(recipe)[0] if recipe else None)
+
+
+def _render(rewriter: Rewriter, preview: Preview, answers: list[Answer]) -> None:
+    """Render every query and those of its rewrites that the model reads to their end."""
     with progress() as report:
-        for number, text in enumerate(texts):
-            report("render", number, len(texts))
-            (clip,) = generator.render([RenderRequest(text, "", seed)])
-            if isinstance(clip, Failure):
-                print(f"  note: {text!r} could not be rendered: {clip.detail}", file=sys.stderr)
-                continue
-            path = directory / f"{clip.id[:12]}.mp4"
-            media.write_video(path, clip.frames, clip.fps, scale=max(1, 384 // clip.frames.shape[1]))
-            paths[text] = str(path)
-        report("render", len(texts), len(texts))
-    return paths
+        for answer in answers:
+            if not answer.refused:
+                texts = [written.text for written in answer.rewrites if rewriter.fits(written)]
+                answer.shown, answer.side_by_side = preview.show(answer.query, texts, report)
+
+
+def _best(rewriter: Rewriter, answer: Answer) -> list[Rewrite]:
+    """The rewrites of a query from best to worst: by their texts, and those that are equal there by reward."""
+
+    def key(written: Rewrite) -> tuple[Any, ...]:
+        shown = answer.shown.get(written.text)
+        scored = shown is not None and shown.total is not None
+        return *rewriter.rank(written), scored, shown.total if shown and scored else 0.0
+
+    return sorted(answer.rewrites, key=key, reverse=True)
+
+
+def _row(rewriter: Rewriter, answer: Answer) -> dict[str, Any]:
+    """An answer as JSON."""
+    row: dict[str, Any] = {"query": answer.query.text, "rewrites": []}
+    if answer.refused:
+        return {**row, "refused": answer.refused}
+    for written in answer.rewrites:
+        verdict, shown = written.verdict, answer.shown.get(written.text)
+        row["rewrites"].append(
+            {
+                "text": written.text,
+                "tokens": written.tokens,
+                "exact": rewriter.count.exact,
+                "fits": rewriter.fits(written),
+                "fidelity": verdict.fidelity if verdict else None,
+                "problems": verdict.problems if verdict else [],
+                "removed": written.removed,
+                "video": _path(shown),
+                "total": shown.total if shown else None,
+                "failure": shown.failure if shown else "",
+            }
+        )
+    row["video"] = _path(answer.shown.get(answer.query.text))
+    row["side_by_side"] = str(answer.side_by_side) if answer.side_by_side else None
+    return row
+
+
+def _path(shown: Shown | None) -> str | None:
+    return str(shown.video) if shown and shown.video else None
+
+
+def _print(rewriter: Rewriter, answers: list[Answer], best_of: int | None) -> None:
+    """Print rewrites, in colour on a terminal, and on stderr what is to be known of them."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from promptreel.report.words import compare, unsaid
+
+    console = Console()
+    colours = {"kept": "bold green", "added": "cyan", "": ""}
+    for answer in answers:
+        query = answer.query.text
+        for written in answer.rewrites:
+            if console.is_terminal:
+                marked = [(piece, colours[what]) for piece, what in compare(query, written.text)]
+                console.print(Text.assemble(*marked), soft_wrap=True, highlight=False)
+            else:
+                print(written.text)
+            for note in _notes(rewriter, answer, written, unsaid(query, written.text)):
+                print(f"  note: {note}", file=sys.stderr)
+        raw = answer.shown.get(query)
+        if raw and raw.failure:
+            print(f"  note: the query could not be rendered: {raw.failure}", file=sys.stderr)
+        if answer.side_by_side:
+            print(f"  note: as typed and as rewritten, from left to right: {answer.side_by_side}", file=sys.stderr)
+        scored = any(shown.total is not None for shown in answer.shown.values())
+        if best_of and answer.drawn > len(answer.rewrites) and not rewriter.judged and not scored:
+            print(
+                f"  note: nobody judged these {answer.drawn} different rewrites: give --judge, or --render with "
+                "--rewards; the first that fits is shown",
+                file=sys.stderr,
+            )
+
+
+def _notes(rewriter: Rewriter, answer: Answer, written: Rewrite, unsaid: list[str]) -> list[str]:
+    notes = [f"left out as harmful: {what}" for what in written.removed]
+    notes += written.verdict.problems if written.verdict else []
+    if written.verdict is None and unsaid:
+        notes.append(f"not in these words: {', '.join(unsaid)}")
+    if not rewriter.fits(written):
+        about = "" if rewriter.count.exact else "about "
+        cut = f"{about}{written.tokens} tokens; the model reads {rewriter.profile.token_limit} and cuts the rest"
+        notes.append(f"{cut}: shorten it (--edit), or take another seed")
+        if answer.shown:
+            notes.append("not rendered, since it would be cut")
+    shown = answer.shown.get(written.text)
+    if shown and shown.failure:
+        notes.append(f"could not be rendered: {shown.failure}")
+    if shown and shown.total is not None:
+        raw = answer.shown[answer.query.text].total
+        notes.append(f"reward {shown.total:.2f}" + (f", as typed {raw:.2f}" if raw is not None else ""))
+    return notes

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptreel.cli.terminal import JSONOption, RunOption, SetOption, progress
-from promptreel.errors import UserError
+from promptreel.errors import PromptreelError, RunError, UserError
 
 if TYPE_CHECKING:
     from promptreel.config import Recipe
     from promptreel.pipeline import Pipeline
+    from promptreel.store import Run
+
+log = logging.getLogger(__name__)
 
 DEMO = (
     "name=tiny-demo", "evolve.queries.take=64", "evolve.rounds=3", "sample-1.queries.take=96",
@@ -65,8 +69,35 @@ def _run(recipe: Recipe, given: str, out: Path, until: str | None, as_json: bool
     with progress() as report:
         summary = run_recipe(recipe, given, out, report, until)
     _show(summary, as_json)
+    page = _draw(out, recipe)
     if not as_json:
-        print(f"\nThe run is in {out}; its numbers are in {out / 'summary.json'}.")
+        where = f"; look at it in {page}" if page else ""
+        print(f"\nThe run is in {out}, its numbers in {out / 'summary.json'}{where}.")
+
+
+def _draw(directory: Path, recipe: Recipe) -> Path | None:
+    """Write the page of a run that ended, if it can be drawn: nothing that fails here costs the run anything."""
+    from promptreel.store import Run
+
+    try:
+        with Run(directory, alone=False) as opened:
+            return _write_page(opened, recipe)
+    except PromptreelError as error:
+        log.warning("the report could not be drawn: %s", error)
+    except Exception as error:  # noqa: BLE001 - the run is done and stored, whatever a library stumbles over
+        log.warning("the report could not be drawn: %s: %s", type(error).__name__, error)
+    return None
+
+
+def _write_page(run: Run, recipe: Recipe) -> Path:
+    """The page of a run, and beside it its moving picture, if there are clips to compare."""
+    from promptreel.errors import importing
+
+    with importing("the report"):
+        from promptreel.report import page, picture
+    with suppress(RunError):
+        picture.write(run, recipe)
+    return page.write(run, recipe)
 
 
 def _show(summary: dict[str, Any], as_json: bool) -> None:
@@ -79,15 +110,15 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def _pipeline(directory: Path) -> Iterator[Pipeline]:
-    """The pipeline of a run that was begun."""
+def _pipeline(directory: Path, alone: bool = True) -> Iterator[Pipeline]:
+    """The pipeline of a run that was begun; to look at it, it need not be ``alone``."""
     from promptreel.config import parse_recipe
     from promptreel.pipeline import Pipeline
     from promptreel.store import Run
 
     if not (directory / "recipe.json").exists():
         raise UserError(f"{directory} holds no run; begin one with  promptreel run RECIPE --out {directory}")
-    with Run(directory) as opened, progress() as report:
+    with Run(directory, alone=alone) as opened, progress() as report:
         yield Pipeline(parse_recipe(opened.recipe() or {}, str(directory / "recipe.json")), opened, report)
 
 
@@ -143,32 +174,28 @@ def evaluate(
 
 
 def report(run: RunOption) -> None:
-    """Write the page of a run: its numbers, and clips side by side."""
-    from promptreel.errors import importing
-
-    with _pipeline(run) as pipeline:
+    """Write the page of a run: its numbers, and clips side by side. Also while the run is at work."""
+    with _pipeline(run, alone=False) as pipeline:
         pipeline.summary()
-        with importing("the report"):
-            from promptreel.report.page import write
-        path = write(pipeline.run, pipeline.recipe)
+        path = _write_page(pipeline.run, pipeline.recipe)
     print(path)
 
 
 def status(run: RunOption, as_json: JSONOption = False) -> None:
-    """What of a run is done, what is left, and about how long that will take."""
+    """What of a run is done, what is left, and about how long that will take. Also while the run is at work."""
     from dataclasses import asdict
 
     from promptreel.pipeline.status import status as stages_of
 
-    with _pipeline(run) as pipeline:
+    with _pipeline(run, alone=False) as pipeline:
         rows = stages_of(pipeline)
-        losses = pipeline.run.database.losses()
+        losses, details = pipeline.run.database.losses(), pipeline.run.database.details()
     if as_json:
         print(json.dumps({"stages": [asdict(row) for row in rows], "losses": losses}))
     else:
         from promptreel.report.tables import print_stages
 
-        print_stages(rows, losses)
+        print_stages(rows, losses, details)
 
 
 def export(

@@ -2,6 +2,7 @@
 
 from promptreel.store.clips import ClipCache
 from promptreel.store.database import Database
+from promptreel.store.personal import personal_cache
 from promptreel.store.run import Run, StageState
 
-__all__ = ["ClipCache", "Database", "Run", "StageState"]
+__all__ = ["ClipCache", "Database", "Run", "StageState", "personal_cache"]
