@@ -81,10 +81,13 @@ def render_worker(generator: Component, cache: Path) -> Worker:
             raise RenderError(f"{type(error).__name__}: {error}", reason) from error
         results: list[float | Failure] = []
         for clip in rendered:
-            flaw = clip if isinstance(clip, Failure) else _flaw(clip)
-            if flaw is None:
+            if isinstance(clip, Failure):
+                results.append(clip)
+            elif flaw := _flaw(clip):
+                results.append(flaw)
+            else:
                 clips.write(clip)
-            results.append(flaw or clip.fps)
+                results.append(clip.fps)
         return results
 
     return work

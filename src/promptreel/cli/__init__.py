@@ -53,8 +53,6 @@ def main() -> None:
         app()
     except PromptreelError as error:
         fail(error)
-    except KeyboardInterrupt:  # before a run listens to signals, or where none is
-        fail(Interrupted("interrupted"))
 
 
 def fail(error: PromptreelError) -> NoReturn:

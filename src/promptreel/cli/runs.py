@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FINISHED_WITH_LOSSES = 4
+"""Exit code of a run that is done, but could not have everything: what, it lists."""
 DEMO = (
     "name=tiny-demo", "evolve.queries.take=64", "evolve.rounds=3", "sample-1.queries.take=96",
     "sample-2.queries.take=96", "evaluate.benchmarks.tiny-test.queries.take=100",
@@ -44,9 +46,9 @@ def demo(
     from promptreel.config import load_recipe
 
     recipe, given = load_recipe("tiny", QUICK if quick else DEMO)
-    _run(recipe, given, out, None, as_json)
     if quick and not as_json:
-        print("These are the numbers of a quick glance: too few queries to claim anything. `promptreel demo` measures.")
+        print("A quick glance: its numbers are of too few queries to claim anything. `promptreel demo` measures.")
+    _run(recipe, given, out, None, as_json)
 
 
 def run(
@@ -64,15 +66,17 @@ def run(
 
 
 def _run(recipe: Recipe, given: str, out: Path, until: str | None, as_json: bool) -> None:
-    from promptreel.pipeline import run as run_recipe
-
     with progress() as report:
+        from promptreel.pipeline import run as run_recipe  # takes seconds, in which signals may come already
+
         summary = run_recipe(recipe, given, out, report, until)
     _show(summary, as_json)
     page = _draw(out, recipe)
     if not as_json:
         where = f"; look at it in {page}" if page else ""
         print(f"\nThe run is in {out}, its numbers in {out / 'summary.json'}{where}.")
+    if summary["finished"] and summary["losses"]:
+        raise typer.Exit(FINISHED_WITH_LOSSES)
 
 
 def _draw(directory: Path, recipe: Recipe) -> Path | None:

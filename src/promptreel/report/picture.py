@@ -89,8 +89,8 @@ def _drawn(rows: Sequence[tuple[tuple[str, Clip], tuple[str, Clip]]], final: str
     pictures = []
     for index in range(count):
         picture = base.copy()
-        for number, row in enumerate(clips):
-            for column, frames in enumerate(row):
+        for number, pair in enumerate(clips):
+            for column, frames in enumerate(pair):
                 frame = Image.fromarray(frames[min(index, len(frames) - 1)])
                 smooth = Image.Resampling.NEAREST if frame.width <= 128 else Image.Resampling.LANCZOS
                 shape = (size, round(size * frame.height / frame.width))
