@@ -354,6 +354,7 @@ def test_two_processes_on_one_run(place: Path, monkeypatch: pytest.MonkeyPatch, 
         with pytest.raises(RunError) as stopped:
             run(recipe(), "x", place)
         said("a second process starts on the run", stopped.value, RUN=place)
+        assert contents(place) == before
         monkeypatch.setattr(sys, "argv", ["promptreel", "status", "--run", str(place), "--json"])
         with pytest.raises(SystemExit) as exit:
             cli.main()
@@ -361,7 +362,6 @@ def test_two_processes_on_one_run(place: Path, monkeypatch: pytest.MonkeyPatch, 
         assert json.loads(capsys.readouterr().out)["stages"][0]["state"] == "done"
     finally:
         other.communicate(b"\n")
-    assert contents(place) == before
 
 
 def test_another_recipe_on_the_run(place: Path) -> None:
