@@ -21,16 +21,18 @@ from promptreel.types import Component
 EXTRAS = ("torch", "transformers", "diffusers", "accelerate", "trl", "peft", "datasets", "av", "cv2", "safetensors")
 WITHOUT_EXTRAS = f"""
 import sys
+from importlib.machinery import PathFinder
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {EXTRAS!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+found = PathFinder.find_spec
 
-sys.meta_path.insert(0, Absent())
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in {EXTRAS!r} else found(name, path, target)
+
+PathFinder.find_spec = find_spec
 from promptreel.cli import main
 main()
 """
+"""A program that runs the command line as if nothing but the core were installed."""
 SCENE = "A corgi is surfing on a green wave, seen from the side."
 
 

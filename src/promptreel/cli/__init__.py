@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from promptreel.cli import rewriting, runs
+from promptreel.cli import rewriting, runs, setting_up
 from promptreel.errors import Interrupted, PromptreelError
 
 app = typer.Typer(
@@ -37,6 +37,9 @@ app.command()(runs.evaluate)
 app.command()(runs.report)
 app.command()(runs.status)
 app.command()(runs.export)
+app.command()(setting_up.init)
+app.command("profiles")(setting_up.show_profiles)
+app.command()(setting_up.doctor)
 
 
 QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from promptreel.config import EvaluateStage, EvolveStage, QueriesTable, SampleStage
+from promptreel.config import QueriesTable
+from promptreel.pipeline.plan import planned
 from promptreel.pipeline.stages import Pipeline
 
 
@@ -28,33 +29,23 @@ def status(pipeline: Pipeline) -> list[StageStatus]:
     What a render takes, with everything around it, is taken from the rendering stages so far; what a
     training takes, from the trainings so far.
     """
+
+    def count(table: QueriesTable) -> int:
+        return table.take or len(pipeline.queries(table))
+
     rows = []
     spent = {"render": [0.0, 0.0], "train": [0.0, 0.0]}
     for stage in pipeline.recipe.stage:
         state, seconds, _ = pipeline.run.database.stage(stage.name) or ("new", 0.0, {})
-        renders, planned = pipeline.run.database.renders(stage.name), _planned(pipeline, stage)
-        kind = "render" if planned else "train" if stage.kind in ("sft", "dpo") else "data"
+        renders, at_most = pipeline.run.database.renders(stage.name), planned(stage, count).renders or 0
+        kind = "render" if at_most else "train" if stage.kind in ("sft", "dpo") else "data"
         left: float | None = 0.0
         if state != "done" and kind != "data":
             time, units = spent[kind]
-            units_left = max(planned - renders, 0) if kind == "render" else 1
+            units_left = max(at_most - renders, 0) if kind == "render" else 1
             left = time / units * units_left if units else None
         if kind != "data" and (state == "done" or (kind == "render" and renders)):
             spent[kind][0] += seconds
             spent[kind][1] += renders if kind == "render" else 1
-        rows.append(StageStatus(stage.name, stage.kind, state, renders, planned, seconds, left))
+        rows.append(StageStatus(stage.name, stage.kind, state, renders, at_most, seconds, left))
     return rows
-
-
-def _planned(pipeline: Pipeline, stage: object) -> int:
-    def count(table: QueriesTable) -> int:
-        return table.take or len(pipeline.queries(table))
-
-    if isinstance(stage, EvolveStage):
-        return count(stage.queries) * (1 + stage.rounds * stage.children) * stage.seeds
-    if isinstance(stage, SampleStage):
-        return count(stage.queries) * stage.candidates * stage.seeds
-    if isinstance(stage, EvaluateStage):
-        systems = len(stage.systems) + bool(stage.ceiling)
-        return sum(count(table.queries) * table.seeds * systems for table in stage.benchmarks.values())
-    return 0

@@ -113,6 +113,13 @@ class Profile(Table):
     house_style: str = ""
     """How prompts for this model are best written, for templates."""
 
+    parameters: dict[str, float] = {}
+    """Billions of parameters by component of the pipeline, as published and rounded: how large it is, before anything
+    is fetched."""
+    seconds: float | None = None
+    """For one clip at the profile's size and steps on the GPU ``seconds_on``, as the authors say; roughly."""
+    seconds_on: str = ""
+
     def variant(self, name: str | None) -> Profile:
         """The profile with a variant's changes, or itself. Raises ``UnknownName``."""
         if name is None:
@@ -126,7 +133,7 @@ class Profile(Table):
             if (value := getattr(chosen, key)) is not None
         }
         if chosen.model:
-            changes["revision"] = None
+            changes |= {"revision": None, "parameters": {}, "seconds": None}
         merged = {"scheduler": self.scheduler | chosen.scheduler, "call": self.call | chosen.call}
         return self.model_copy(update={**changes, **merged, "adapters": (*self.adapters, *chosen.adapters)})
 

@@ -1,0 +1,97 @@
+"""What a recipe will ask for, stage by stage, at most: known before anything is loaded or a directory is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptreel import queries, registry
+from promptreel.config import CritiqueStage, EvaluateStage, EvolveStage, QueriesTable, Recipe, SampleStage
+from promptreel.errors import QueryError, UnknownName
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage. Numbers are upper bounds: the gate, repetitions and what is in the cache save some."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...] = ()
+    queries: int | None = 0
+    """``None``, as for the others, where nobody can say without fetching or reading what is not there."""
+    replies: int | None = 0
+    """Prompts that language models write."""
+    verdicts: int | None = 0
+    """Texts that the judge reads."""
+    renders: int | None = 0
+
+    def __add__(self, other: Planned) -> Planned:
+        sums = (_sum(getattr(self, name), getattr(other, name)) for name in NUMBERS)
+        return Planned(self.name, self.kind, self.inputs, *sums)
+
+
+NUMBERS = ("queries", "replies", "verdicts", "renders")
+
+
+def _sum(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
+
+
+def plan(recipe: Recipe) -> tuple[list[Planned], list[str]]:
+    """Every stage of a recipe in order, and what is wrong with its queries, one line each.
+
+    Files of queries are read, named data sets and those of the hub are not: where a recipe takes all of one, the
+    number stays open.
+    """
+    problems: dict[str, None] = {}
+    counted: dict[str, int | None] = {}
+
+    def count(table: QueriesTable) -> int | None:
+        key = table.model_dump_json()
+        if key not in counted:
+            try:
+                counted[key] = _count(table)
+            except (QueryError, UnknownName) as error:
+                counted[key] = table.take
+                problems[str(error)] = None
+        return counted[key]
+
+    return [planned(stage, count) for stage in recipe.stage], list(problems)
+
+
+def _count(table: QueriesTable) -> int | None:
+    named = registry.names("dataset")
+    if table.source in named or table.source.startswith("hub:"):
+        return table.take
+    if not Path(table.source).exists() and not Path(table.source).suffix:
+        raise UnknownName("data set", table.source, named)
+    found = queries.read(table.source, table.skip, table.take, {}, near=table.near, split=table.split)
+    return len(found)
+
+
+def planned(stage: object, count: Callable[[QueriesTable], int | None]) -> Planned:
+    """What one stage asks for at most. ``count`` says how many queries a table gives."""
+    of = getattr(stage, "name", ""), getattr(stage, "kind", ""), tuple(getattr(stage, "inputs", ()))
+    if isinstance(stage, EvaluateStage):
+        systems = len(stage.systems) + bool(stage.ceiling)
+        writing = systems - ("raw" in stage.systems)
+        tables = stage.benchmarks.values()
+        parts = [Planned(*of, *_times(count(t.queries), 1, writing, systems, systems * t.seeds)) for t in tables]
+        return sum(parts, Planned(*of))
+    if isinstance(stage, EvolveStage):
+        children = stage.rounds * stage.children
+        tried = 1 + children
+        return Planned(*of, *_times(count(stage.queries), 1, children, tried, tried * stage.seeds))
+    if isinstance(stage, SampleStage):
+        drawn = stage.candidates
+        return Planned(*of, *_times(count(stage.queries), 1, drawn, drawn, drawn * stage.seeds))
+    if isinstance(stage, CritiqueStage):
+        drafts = stage.candidates * (1 + stage.rounds)
+        return Planned(*of, *_times(count(stage.queries), 1, drafts, drafts, 0))
+    return Planned(*of)
+
+
+def _times(number: int | None, *each: int) -> list[int | None]:
+    """So many queries, with so much of everything for each; none of something is none, whatever the number."""
+    return [None if number is None and of_one else (number or 0) * of_one for of_one in each]

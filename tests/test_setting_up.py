@@ -1,0 +1,210 @@
+"""Before the first run: profiles, a recipe to begin with, the plan, and what it needs of this machine."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fakes
+import huggingface_hub
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from test_rewrite import WITHOUT_EXTRAS
+
+from promptreel import cli, pipeline, profiles
+from promptreel.config import load_recipe, parse_recipe
+from promptreel.pipeline.doctor import Machine, components, fit_of, outlook
+from promptreel.pipeline.plan import plan
+from promptreel.store import Database
+
+BOX = Machine(16, 64.0, 500.0, [("a GPU of 24 GB", 24.0)])
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Runs a command in this process, in an empty directory: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["promptreel", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        return int(exit.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_profiles_are_listed_and_shown_with_their_licences(call: Any) -> None:
+    code, out, _ = call("profiles", "--json")
+    assert code == 0
+    listed = json.loads(out)
+    assert [profile["name"] for profile in listed] == profiles.names()
+    assert all(profile["licence"] for profile in listed)
+    assert "wan2.2-a14b" in call("profiles")[1]
+    shown = call("profiles", "wan2.2-5b")[1]
+    assert "Apache-2.0" in shown
+    assert "512" in shown
+    assert json.loads(call("profiles", "wan2.2-5b", "--json")[1])["token_limit"] == 512
+    code, _, err = call("profiles", "wan22-5b")
+    assert (code, "did you mean 'wan2.2-5b'" in err) == (2, True)
+
+
+def test_a_recipe_to_begin_with_is_accepted_as_it_is(call: Any) -> None:
+    assert call("init", "--for", "wan2.2-5b", "--out", "mine.toml")[0] == 0
+    text = Path("mine.toml").read_text()
+    assert text.count("\n#") > 10
+    assert "Apache-2.0" in text
+    code, out, err = call("run", "mine.toml", "--dry-run", "--json")
+    assert code == 0, err
+    planned = json.loads(out)
+    assert planned["problems"] == ["no file of queries at queries.txt"]
+    assert {stage["name"]: stage["renders"] for stage in planned["stages"]} == {
+        "evolve": 1300, "sft": 0, "sample": 400, "pairs": 0, "dpo": 0, "evaluate": 400,
+    }  # fmt: skip
+    Path("queries.txt").write_text("\n".join(f"a cat number {n}" for n in range(250)))
+    assert json.loads(call("run", "mine.toml", "--dry-run", "--json")[1])["problems"] == []
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["mine.toml", "queries.txt"]
+    code, _, err = call("init", "--for", "sdxl", "--out", "mine.toml")
+    assert (code, "is there already" in err) == (2, True)
+    assert Path("mine.toml").read_text() == text
+
+
+def test_every_profile_gets_a_recipe(call: Any) -> None:
+    Path("own.toml").write_text(
+        'name = "own"\ntitle = "\\"Own\\" model"\npipeline = "WanPipeline"\nmodel = "own/model"\nlicence = "mine"\n'
+        "height = 8\nwidth = 8\nframes = 5\nfps = 8\nsteps = 2\nguidance = 1.0\ntoken_limit = 32\n"
+    )
+    for name in [*profiles.names(), "own.toml"]:
+        out = f"recipe-{name.replace('.', '-')}.toml"
+        assert call("init", "--for", name, "--out", out, "--queries", 'quo"ted.txt')[0] == 0
+        recipe, text = load_recipe(out)
+        assert recipe.profile == name
+        assert tomllib.loads(text)["stage"][0]["queries"]["source"] == 'quo"ted.txt'
+        image = profiles.load(name).frames == 1
+        assert ("persistence" in recipe.blends["total"].weights) is not image  # no image has a motion to measure
+
+
+def test_a_dry_run_finds_mistakes_and_leaves_no_trace(call: Any) -> None:
+    code, _, err = call("run", "tiny", "--dry-run", "--set", "rewards.pixels.name=pixel")
+    assert (code, "did you mean 'pixels'" in err) == (2, True)
+    code, out, _ = call("run", "tiny", "--dry-run", "--until", "sample-1")
+    assert code == 0
+    assert "2,080" in out
+    assert "evaluate" not in out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_plan_is_an_upper_bound_of_what_a_run_does(place: Path) -> None:
+    recipe = parse_recipe(fakes.RECIPE)
+    stages, problems = plan(recipe)
+    pipeline.run(recipe, "", place)
+    database = Database(f"sqlite:///{place / 'run.db'}")
+    done = {stage.name: database.renders(stage.name) for stage in stages}
+    database.close()
+    assert problems == []
+    assert sum(done.values()) > 0
+    for stage in stages:
+        assert stage.renders is not None
+        assert done[stage.name] <= stage.renders
+        assert (stage.renders > 0) == (done[stage.name] > 0)
+
+
+def test_what_cannot_be_counted_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, _ = load_recipe("tiny", ["evolve.queries={source='hub:owner/prompts'}"])
+    stages, problems = plan(recipe)
+    assert (stages[0].queries, stages[0].renders, problems) == (None, None, [])
+    assert outlook(recipe, BOX).hours is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "options", "weights"),
+    [
+        ("wan2.2-5b", {}, 11.4),  # offloaded as a rule: the largest component in half precision, its text encoder
+        ("wan2.2-5b", {"offload": "none"}, 2 * (5.0 + 5.7) + 4 * 0.7),  # its autoencoder stays in float32
+        ("wan2.2-5b", {"offload": "sequential"}, None),
+        ("sdxl", {"dtype": "float32"}, 4 * 3.5),
+        ("sdxl", {"model": "somebody/else"}, None),
+    ],
+)
+def test_what_fits_a_gpu_is_counted_from_parameters(profile: str, options: Any, weights: float | None) -> None:
+    fit = fit_of(profiles.load(profile), BOX, options)
+    assert fit.weights == (weights and pytest.approx(weights))
+    assert fit.fits is (None if weights is None else weights < 24)
+
+
+def test_weights_on_the_disk_are_counted_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--owner--model" / "snapshots" / "abc"
+    (snapshot / "transformer").mkdir(parents=True)
+    save_file({"w": np.zeros((30, 100)), "b": np.zeros(50)}, snapshot / "transformer" / "model.safetensors")
+    assert components(str(snapshot)) == {"transformer": pytest.approx(3050 / 1e9)}
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    recipe, _ = load_recipe("tiny", ["generator.model=owner/model", "student.llm.model=owner/absent-7B-chat"])
+    models = {model.role: model for model in outlook(recipe, BOX).models}
+    assert (models["video model"].place, models["video model"].source) == ("here", "disk")
+    assert models["video model"].size == pytest.approx(3050 * 8 / 1e9, rel=0.1)
+    assert (models["student"].place, models["student"].size, models["student"].source) == ("hub", 14.0, "name")
+
+
+def test_the_doctor_estimates_and_asks_nobody(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def model_info(self: Any, model: str, files_metadata: bool) -> Any:
+        asked.append(model)
+        sizes = {"a.safetensors": 3e9, "b.safetensors": 1e9, "pytorch_model.bin": 4e9}
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    call("init", "--for", "cogvideox-5b")
+    code, out, err = call("doctor", "recipe.toml", "--price", "2", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert asked == []
+    recipe = found["recipe"]
+    assert recipe["problems"] == ["no file of queries at queries.txt"]
+    assert (recipe["renders"], recipe["seconds"]) == (2100, 200)  # of the model card, on one A100
+    assert recipe["hours"] == pytest.approx(2100 * 200 / 3600)
+    assert recipe["money"] == pytest.approx(2 * recipe["hours"])
+    models = {model["role"]: model for model in recipe["models"]}
+    assert models["video model"]["size"] == pytest.approx(2 * 10.6)
+    assert models["teacher"]["place"] == "endpoint"
+    assert {extra["name"]: extra["missing"] for extra in found["extras"]}["local"] == []
+    timed = json.loads(call("doctor", "recipe.toml", "--seconds", "10", "--online", "--json")[1])["recipe"]
+    assert timed["hours"] == pytest.approx(2100 * 10 / 3600)
+    assert (timed["models"][0]["size"], timed["models"][0]["source"]) == (pytest.approx(4.0), "hub")
+    assert "zai-org/CogVideoX-5b" in asked
+
+
+def test_fewer_steps_are_estimated_to_take_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = [
+        outlook(load_recipe("tiny", ["profile=wan2.1-1.3b", *changes])[0], BOX).seconds
+        for changes in ([], ["generator.steps=25"], ["generator.height=240"], ["generator.model=mine/tuned"])
+    ]
+    assert found == [240, 120, 120, None]
+
+
+def test_the_doctor_reads_well_with_and_without_a_recipe(call: Any) -> None:
+    out = call("doctor", "tiny")[1]
+    assert "GPU-hours: unknown, nobody has timed a clip" in out
+    assert "10,816" in out
+    out = call("doctor")[1]
+    assert "wan2.2-a14b" in out
+    assert "torch" in out
+
+
+def test_the_doctor_needs_nothing_but_the_core(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, "doctor", "tiny", "--json"],
+        capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ), check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    document = json.loads(found.stdout)
+    assert "pip install 'promptreel[local]'" in document["recipe"]["problems"][0]
+    assert document["recipe"]["renders"] == 10816
+    assert document["machine"]["gpus"] is None
