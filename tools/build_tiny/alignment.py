@@ -38,7 +38,7 @@ from promptreel.tiny.world import SIZE, VALUES, Scene
 FRAMES = 8
 LONGEST = 64
 """Tokens of a description."""
-STEPS, BATCH, NEGATIVES = 2400, 32, 3
+STEPS, BATCH, NEGATIVES = 3800, 32, 3
 NAMING = 2.0
 """Weight of naming the facts beside telling descriptions apart."""
 DECODED = 8000
