@@ -15,7 +15,8 @@ ROWS = [
     {"scoring", "rewriter"},
     {"evolution", "critique", "pairs", "training", "evaluation"},
     {"pipeline", "report"},
-    {"cli", "server"},
+    {"server"},
+    {"cli"},
 ]
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
 

@@ -88,8 +88,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 EXTRAS = {
     "torch": "local", "transformers": "local", "diffusers": "local", "accelerate": "local", "trl": "local",
     "peft": "local", "datasets": "local", "pyarrow": "local", "safetensors": "local", "cv2": "local", "av": "local",
-    "matplotlib": "local", "ray": "ray", "fastapi": "studio", "gradio": "studio",
-    "psycopg": "postgres",
+    "matplotlib": "local", "ray": "ray", "fastapi": "serve", "uvicorn": "serve",
+    "gradio": "studio", "psycopg": "postgres",
 }  # fmt: skip
 """Which extra brings a module that is not part of the core."""
 

@@ -33,6 +33,20 @@ class LLM(Protocol):
 
 
 @runtime_checkable
+class EachLLM(LLM, Protocol):
+    """A chat model that can answer rows of different askers in one call; a server batches with it."""
+
+    def complete_each(
+        self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]
+    ) -> list[Reply | Failure]:
+        """One reply for each conversation, drawn by its own sampling.
+
+        A reply does not depend on the rows beside it, beyond rounding, where the model can promise it.
+        """
+        ...
+
+
+@runtime_checkable
 class Generator(Protocol):
     """A text-to-video or text-to-image model."""
 

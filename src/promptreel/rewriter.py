@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
@@ -240,6 +241,12 @@ class Rewriter:
     def judged(self) -> bool:
         """Whether somebody judges what becomes of the facts."""
         return self._judge is not None
+
+    def drawing(self, model: LLM, sampling: Sampling, seed: int) -> Rewriter:
+        """The same rewriter, asking another stand-in of its model and drawing otherwise: one for each request."""
+        other = copy.copy(self)
+        other._model, other.writer, other.seed = model, replace(self.writer, sampling=sampling), seed
+        return other
 
     def __call__(self, query: str | Query) -> Rewrite:
         """The rewrite of a query. Raises ``ReplyError`` when the model's reply holds no prompt, and ``Refused``."""

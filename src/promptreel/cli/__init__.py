@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from promptreel.cli import rewriting, runs, setting_up
+from promptreel.cli import rewriting, runs, serving, setting_up
 from promptreel.errors import Interrupted, PromptreelError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 
 app.command()(runs.demo)
 app.command()(rewriting.rewrite)
+app.command()(serving.serve)
 app.command()(runs.run)
 for kind, what in {
     "evolve": "Do the evolution of a run: propose, gate, render, score, repeat.",

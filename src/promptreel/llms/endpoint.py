@@ -58,9 +58,16 @@ class EndpointLLM:
         self.fingerprint = fingerprint("endpoint", url, model=model, options=self.options)
 
     def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        return asyncio.run(self._complete(conversations, sampling))
+        rows = [(conversation, sampling, row) for row, conversation in enumerate(conversations)]
+        return asyncio.run(self._complete(rows))
 
-    async def _complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+    def complete_each(
+        self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]
+    ) -> list[Reply | Failure]:
+        return asyncio.run(self._complete([(*asked, 0) for asked in zip(conversations, samplings, strict=True)]))
+
+    async def _complete(self, rows: Sequence[tuple[list[Message], Sampling, int]]) -> list[Reply | Failure]:
+        """The reply to each conversation, drawn by its sampling and its number among those with the same seed."""
         key = os.environ.get(self.key)
         if not key and self.url is None:
             raise UserError(f"no API key: set the environment variable {self.key}, or give the url of your own server")
@@ -72,7 +79,7 @@ class EndpointLLM:
             base_url=self.url, api_key=key or "none", max_retries=self.retries, timeout=self.timeout
         ) as client:
 
-            async def answer(row: int, conversation: list[Message]) -> Reply | Failure:
+            async def answer(conversation: list[Message], sampling: Sampling, row: int) -> Reply | Failure:
                 async with gate:
                     failure = Failure("malformed")
                     for attempt in range(self.attempts):
@@ -94,7 +101,7 @@ class EndpointLLM:
                             break
                     return failure
 
-            return await asyncio.gather(*(answer(row, c) for row, c in enumerate(conversations)))
+            return await asyncio.gather(*(answer(*row) for row in rows))
 
     async def _request(
         self, client: openai.AsyncOpenAI, conversation: list[Message], sampling: Sampling, seed: int
