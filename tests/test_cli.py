@@ -91,7 +91,7 @@ def test_help_is_instant_and_loads_no_torch() -> None:
 def test_every_command_has_help(monkeypatch, capsys) -> None:
     names = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
     stages = {"evolve", "sft", "sample", "pairs", "dpo", "evaluate"}
-    assert stages | {"demo", "run", "merge", "export", "rewrite", "status"} <= set(names)
+    assert stages | {"demo", "run", "merge", "export", "rewrite", "status", "init", "profiles", "doctor"} <= set(names)
     for name in names:
         code, out, _ = call(monkeypatch, capsys, name, "--help")
         assert code == 0
