@@ -18,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # boxes take as long as all else of --help, and [...] would be read as markup
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # drawing the help with rich takes longer than everything else it does
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
