@@ -295,7 +295,7 @@ def test_the_command_line_answers_what_it_may_and_exits_with_3(
 
     code, out, err = call("gory star", "red ball", "--safety", "refuse", "--json")
     assert code == 3
-    answered, refused = json.loads(out)
+    refused, answered = json.loads(out)
     assert answered["rewrites"][0]["text"] == "red"
     assert (refused["query"], refused["rewrites"]) == ("gory star", [])
     assert "'gory star' is refused: gory" in refused["refused"]
