@@ -17,10 +17,10 @@ demo: setup  ## the whole method on the tiny world, about ten minutes
 	$(BIN)/promptreel demo
 
 test: setup  ## the default tests, about two minutes
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 slow: setup  ## the long story: figures of the tiny models, whole runs
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=10
 
 check: setup  ## style and types
 	$(BIN)/ruff check .
