@@ -306,7 +306,7 @@ def parse_recipe(data: Mapping[str, Any], source: str = "recipe") -> Recipe:
 
 def _text(source: str | Path) -> str:
     path = Path(source)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or path.is_file():
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
