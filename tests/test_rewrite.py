@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chat_server import ChatServer
 
@@ -257,6 +258,30 @@ def test_raw_and_rewrite_are_rendered_from_one_noise_side_by_side(
         totals = {w["text"]: w["total"] for w in json.loads(call(*command, "-n", "2")[1])[0]["rewrites"]}
         assert len(asked) == 3  # nothing is rendered twice
         assert totals[row["rewrites"][0]["text"]] == max(totals.values())
+
+
+def test_an_image_is_shown_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    from promptreel import registry
+    from promptreel.pipeline.preview import Preview
+    from promptreel.queries import ask_for
+    from promptreel.types import Clip
+
+    class Painter:
+        fingerprint, batch_size = "painter", 1
+
+        def render(self, requests: list[Any]) -> list[Clip]:
+            colour = [255, 0, 0] if requests[0].prompt == "red" else [0, 0, 255]
+            frames = np.full((1, 4, 6, 3), colour, np.uint8)
+            return [Clip(requests[0].clip_id(self.fingerprint), frames, 1.0)]
+
+    monkeypatch.setattr(registry, "build", lambda component: Painter())
+    shown, together = Preview("sdxl", tmp_path, 0).show(ask_for("red"), ["blue"])
+    assert shown["red"].video is not None
+    assert shown["red"].video.name == "raw.png"
+    picture = cv2.imread(str(together))[..., ::-1]
+    assert (picture[0, 0].tolist(), picture[0, -1].tolist()) == ([255, 0, 0], [0, 0, 255])
 
 
 def test_colours_are_for_terminals(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

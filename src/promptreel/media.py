@@ -37,6 +37,15 @@ def write_video(path: Path, frames: np.ndarray, fps: float, scale: int = 1) -> N
     _write(path, large, "rgb24", fps, "libx264", "yuv420p", "mp4", {"crf": "18", "preset": "veryfast"})
 
 
+def write_picture(path: Path, frame: np.ndarray, scale: int = 1) -> None:
+    """Write a PNG of a frame ``(H, W, 3)`` uint8 for people to look at, enlarged ``scale`` times without smoothing."""
+    with importing("writing pictures"):
+        import cv2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
+    path.write_bytes(cv2.imencode(".png", large[..., ::-1])[1].tobytes())
+
+
 def shrink(frames: np.ndarray, width: int) -> np.ndarray:
     """Frames ``(T, H, W, 3)`` no wider than ``width`` pixels, of the same shape, averaging what falls together."""
     if frames.shape[2] <= width:

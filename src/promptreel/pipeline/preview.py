@@ -34,7 +34,7 @@ class Shown:
 
 class Preview:
     """Renders into a directory: ``raw.mp4``, ``rewrite-1.mp4`` … and ``side-by-side.mp4`` of each query in a
-    folder of its own; lossless clips in ``clips/``, so that nothing is rendered twice.
+    folder of its own (``.png`` for images); lossless clips in ``clips/``, so that nothing is rendered twice.
 
     ``judged_by`` is a recipe: clips are scored by its rewards, and the scores added up by its first blend.
     """
@@ -94,8 +94,11 @@ class Preview:
     def _write(self, path: Path, frames: np.ndarray) -> Path:
         from promptreel import media
 
-        path = path.with_suffix(".mp4")
-        media.write_video(path, frames, self.fps, scale=max(1, HEIGHT // frames.shape[1]))
+        scale = max(1, HEIGHT // frames.shape[1])
+        if len(frames) == 1:
+            media.write_picture(path := path.with_suffix(".png"), frames[0], scale)
+        else:
+            media.write_video(path := path.with_suffix(".mp4"), frames, self.fps, scale)
         return path
 
 
