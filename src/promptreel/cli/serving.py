@@ -52,21 +52,19 @@ def serve(
     token = listen.read_token(token_file)
     rewriter = Rewriter(llm, profile, seed, safety, judge=judge_of(judge) if judge else None, mode=mode)
     called = name or Path(llm.partition(":")[2].partition("@")[0].partition("+")[0] or llm).name
-    listening = listen.open_port(host, port)
-    model: LLM = registry.build(rewriter.writer.llm)
-    if rewriter.writer.llm.name == "local":
-        print(f"loading {llm}", file=sys.stderr)
-        try:
-            model.complete([[{"role": "user", "content": "a ball"}]], Sampling(0.0, max_tokens=1))
-        except OSError as error:
-            raise UserError(f"cannot load {llm}: {error}") from error
-    served = app.create_app(rewriter, model, called, token, app.Limits(rows=batch, open=queue))
-    if not token and not listen.is_loopback(host):
-        message = f"anyone who reaches {host} can use this model: set {listen.TOKEN}, or leave out --host"
-        print(f"warning: {message}", file=sys.stderr)
-    address = f"[{host}]" if ":" in host else host
-    print(
-        f"{called} rewrites for {profile} at http://{address}:{listening.getsockname()[1]}/v1; Ctrl-C ends",
-        file=sys.stderr,
-    )
-    listen.serve(served, listening)
+    with listen.open_port(host, port) as listening:
+        model: LLM = registry.build(rewriter.writer.llm)
+        if rewriter.writer.llm.name == "local":
+            print(f"loading {llm}", file=sys.stderr)
+            try:
+                model.complete([[{"role": "user", "content": "a ball"}]], Sampling(0.0, max_tokens=1))
+            except OSError as error:
+                raise UserError(f"cannot load {llm}: {error}") from error
+        if not token and not listen.is_loopback(host):
+            cure = f"set {listen.TOKEN}, or leave out --host"
+            print(f"warning: anyone who reaches {host} can use this model: {cure}", file=sys.stderr)
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{listening.getsockname()[1]}/v1"
+        print(f"{called} rewrites for {profile} at {url}; Ctrl-C ends", file=sys.stderr)
+        served = app.create_app(rewriter, model, called, token, app.Limits(rows=batch, open=queue))
+        listen.serve(served, listening)
