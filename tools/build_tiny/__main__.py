@@ -54,6 +54,7 @@ def publish(out: Path) -> dict[str, float]:
     for name in SHIPPED:
         shutil.rmtree(WEIGHTS / name, ignore_errors=True)
         shutil.copytree(out / name, WEIGHTS / name, ignore=shutil.ignore_patterns("*.pt", "*.part", "log.jsonl"))
+    student.forget_places(WEIGHTS)
     for path in WEIGHTS.rglob("*"):
         if path.is_file():
             path.chmod(0o644)

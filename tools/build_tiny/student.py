@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -14,6 +15,13 @@ from promptreel.resources import locate
 
 RANK = 48
 """Of the adapter: SFT and two rounds of DPO, each of rank 16, add up to at most this."""
+
+
+def forget_places(directory: Path) -> None:
+    """Take out of configurations where things lay on the machine that made them."""
+    for path in directory.rglob("*config.json"):
+        kept = {key: value for key, value in json.loads(path.read_text()).items() if "name_or_path" not in key}
+        path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
 def train(directory: Path, out: Path) -> dict[str, float]:
@@ -45,4 +53,6 @@ def extract(base: str, trained: Path, out: Path) -> float:
         approximation = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
         worst = max(worst, (approximation - change).abs().max().item())
     adapted.to(torch.bfloat16).save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)
+    forget_places(out)
     return worst

@@ -28,7 +28,7 @@ from promptreel.tiny.wording import caption
 TOKENS = 48
 """What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
 STEPS, BATCH = 3600, 32
-TAG_STEPS, TAG_RANK = 700, 16
+TAG_STEPS, TAG_RANK = 2500, 16
 IMAGES = 0.2
 """Share of batches that are single frames."""
 EMPTY = 0.1

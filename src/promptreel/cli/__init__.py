@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -52,6 +53,9 @@ def main() -> None:
     """Entry point: errors made on purpose become one line and their exit code."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        # What these libraries will call things in their next versions is for us to heed, not for who uses us.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|diffusers)\.")
     logging.basicConfig(format="warning: %(message)s", level=logging.ERROR)
     logging.getLogger("promptreel").setLevel(logging.WARNING)
     try:
