@@ -2,8 +2,8 @@
 
 python benchmarks/kills.py --kills 30
 
-The run is the tiny recipe cut down, with its gate and margins open, so that every stage has work whatever the
-weights are. A run is killed ``--per-run`` times on its way, then ends; its summary must be that of a run that
+The run is ``promptreel demo --quick``; with ``--small`` it is the tiny recipe cut down further, with its gate and
+margins open, so that every stage has work whatever the weights are. A run is killed ``--per-run`` times on its way, then ends; its summary must be that of a run that
 nobody killed, but for times, and at most one batch may be rendered twice for each kill. Exits with 1 otherwise.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 8
-SETTINGS = (
+SMALL = (
     "threads=1", f"generator.batch_size={BATCH}", "gate.fidelity=0", "sft.margin=-1000",
     "student.sampling={temperature=1.0, max_tokens=16}", "teacher.sampling={temperature=1.0, max_tokens=16}",
     "sample-1.sampling={temperature=1.0, max_tokens=16}", "sample-2.sampling={temperature=1.0, max_tokens=16}",
@@ -32,11 +32,13 @@ SETTINGS = (
     "evaluate.benchmarks.tiny-test.queries.take=4", "evaluate.benchmarks.tiny-test.seeds=1",
     "evaluate.benchmarks.tiny-ood.queries.take=2", "evaluate.benchmarks.tiny-ood.seeds=1",
 )  # fmt: skip
+DEMO_BATCH = 32
+"""Of the tiny recipe."""
 SHORT = 0.5
 """Seconds under which a stage is over before anyone could kill it from outside: it kills itself as it begins."""
 
 
-def child(directory: Path, die_in: str | None) -> None:
+def child(directory: Path, die_in: str | None, small: bool) -> None:
     """``promptreel run`` in a directory, which writes down what it renders beside it, and says what stage it is at."""
     from promptreel import cli
     from promptreel.generators.diffusers import DiffusersGenerator
@@ -51,19 +53,22 @@ def child(directory: Path, die_in: str | None) -> None:
 
     def deadly(self: Any, name: str, kind: str, state: str, *rest: Any) -> None:
         set_stage(self, name, kind, state, *rest)
-        print(name, flush=True)
+        print(name, file=sys.__stdout__, flush=True)  # progress bars take over the usual one
         if name == die_in and state == "running":
             os.kill(os.getpid(), signal.SIGKILL)
 
     DiffusersGenerator.render, Database.set_stage = logged, deadly  # type: ignore[method-assign]
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    sys.argv = ["promptreel", "run", "tiny", "--out", str(directory), "--json", *settings]
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    command = ["run", "tiny", *settings] if small else ["demo", "--quick"]
+    sys.argv = ["promptreel", *command, "--out", str(directory), "--json"]
     cli.main()
 
 
 def start(directory: Path, die_in: str | None = None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, __file__, "--child", str(directory), *(["--die-in", die_in] if die_in else [])]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", str(directory)]
+    return subprocess.Popen(
+        [*command, *(["--die-in", die_in] if die_in else [])], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
 
 
 def log_of(directory: Path) -> Path:
@@ -99,18 +104,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--per-run", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--die-in", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child, options.die_in)
+        child(options.child, options.die_in, options.small)
         return
     with tempfile.TemporaryDirectory() as place:
-        failed = compare(Path(place), options.kills, options.per_run, random.Random(options.seed))
+        batch = BATCH if options.small else DEMO_BATCH
+        failed = compare(Path(place), options.kills, options.per_run, batch, random.Random(options.seed))
     sys.exit(failed)
 
 
-def compare(place: Path, kills: int, per_run: int, chance: random.Random) -> bool:
+def compare(place: Path, kills: int, per_run: int, batch: int, chance: random.Random) -> bool:
     """Print a line for each kill and what came of it; whether anything was not as it must be."""
     whole = finish(place / "whole")
     seconds = whole.pop("seconds")
@@ -135,8 +142,8 @@ def compare(place: Path, kills: int, per_run: int, chance: random.Random) -> boo
             print(f"run {runs} rendered other clips than the whole one")
     print(f"kills: {hit.total()} ({', '.join(f'{name} {count}' for name, count in hit.items())})")
     print(f"equal: {equal} of {runs} summaries")
-    print(f"clips rendered twice: {twice}, of {len(rendered)} in a run; at most {hit.total() * BATCH} allowed")
-    return equal < runs or twice > hit.total() * BATCH
+    print(f"clips rendered twice: {twice}, of {len(rendered)} in a run; at most {hit.total() * batch} allowed")
+    return equal < runs or twice > hit.total() * batch
 
 
 if __name__ == "__main__":

@@ -177,6 +177,8 @@ def test_a_second_signal_does_not_wait(place: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.timeout(600)
 def test_a_run_on_real_models_survives_too() -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-    done = subprocess.run([sys.executable, script, "--kills", "5", "--per-run", "5"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script, "--small", "--kills", "5", "--per-run", "5"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "equal: 1 of 1" in done.stdout

@@ -7,6 +7,7 @@ import fakes
 import pytest
 
 from promptreel.engine.local import LocalEngine
+from promptreel.errors import RunError
 from promptreel.rewriter import Desk, Writer
 from promptreel.scoring import Scorer
 from promptreel.store import Run
@@ -108,3 +109,12 @@ def test_the_engine_keeps_the_workers_used_last() -> None:
     assert built == ["a", "b", "c"]
     list(engine.map(factory, {"name": "b"}, [1], 1))
     assert built == ["a", "b", "c", "b"]
+
+
+def test_a_video_model_that_changes_meanwhile_stops_the_run_before_its_clips_get_lost(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scorer(run)
+    monkeypatch.setattr(fakes.FakeGenerator, "__init__", lambda self: setattr(self, "fingerprint", "other weights"))
+    with pytest.raises(RunError, match="changed while the run was at work"):
+        made.render([RenderRequest("red ball", "", 1)], "step")

@@ -89,9 +89,7 @@ def dominance(
     return pairs
 
 
-def _dominates(
-    a: Scored, b: Scored, dimensions: Sequence[str] | None, tolerance: float | Mapping[str, float]
-) -> bool:
+def _dominates(a: Scored, b: Scored, dimensions: Sequence[str] | None, tolerance: float | Mapping[str, float]) -> bool:
     better = False
     for name in dimensions or [name for name in a.dimensions if name in b.dimensions]:
         x, y = a.dimensions.get(name), b.dimensions.get(name)

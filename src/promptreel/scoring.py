@@ -66,9 +66,15 @@ class Work(Generic[T]):
     store: Callable[[Sequence[T], Sequence[Any]], None]
 
 
-def render_worker(generator: Component, cache: Path) -> Worker:
-    """Renders requests into the cache; gives the fps of each clip or its failure."""
+def render_worker(generator: Component, cache: Path, fingerprint: str) -> Worker:
+    """Renders requests into the cache; gives the fps of each clip or its failure.
+
+    Raises ``RunError`` when the model is no longer the one of this fingerprint: its clips would lie under ids
+    that nobody looks for.
+    """
     model: Generator = build(generator)
+    if model.fingerprint != fingerprint:
+        raise RunError(f"the files of the video model changed while the run was at work (generator {generator.name!r})")
     clips = ClipCache(cache)
 
     def work(requests: Sequence[RenderRequest]) -> list[float | Failure]:
@@ -189,7 +195,7 @@ class Scorer:
             database.add_clips(self._generator, list(zip(batch, results, strict=True)), origin)
 
         known = {key: found for key, (found, _, _) in database.clips(keys.values()).items()}
-        options = {"generator": self.generator, "cache": self.run.clips.directory}
+        options = {"generator": self.generator, "cache": self.run.clips.directory, "fingerprint": self._generator}
         self._do(Work("render", render_worker, options, self._render_batch, keys, known, store), origin)
         clips = database.clips(keys.values())
         failures = [failure for key in keys.values() if (failure := clips[key][1])]
@@ -249,7 +255,7 @@ class Scorer:
 
     def _render_again(self, clips: Iterable[str]) -> None:
         """Replace damaged files, by the very batches that their clips were rendered in."""
-        options = {"generator": self.generator, "cache": self.run.clips.directory}
+        options = {"generator": self.generator, "cache": self.run.clips.directory, "fingerprint": self._generator}
         for batch in self.run.database.batches_of(clips):
             for _ in self.engine.map(render_worker, options, batch, len(batch)):
                 pass
