@@ -3,8 +3,9 @@
 python benchmarks/kills.py --kills 30
 
 The run is ``promptreel demo --quick``; with ``--small`` it is the tiny recipe cut down further, with its gate and
-margins open, so that every stage has work whatever the weights are. A run is killed ``--per-run`` times on its way, then ends; its summary must be that of a run that
-nobody killed, but for times, and at most one batch may be rendered twice for each kill. Exits with 1 otherwise.
+margins open, so that every stage has work whatever the weights are. A run is killed ``--per-run`` times on its
+way, then ends; its summary must be that of a run that nobody killed, but for times, and at most one batch may be
+rendered twice for each kill. Exits with 1 otherwise.
 """
 
 import argparse
