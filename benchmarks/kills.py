@@ -3,7 +3,7 @@
 python benchmarks/kills.py --kills 30
 
 The run is ``promptreel demo --quick``; with ``--small`` it is the tiny recipe cut down further, with its gate and
-margins open, so that every stage has work whatever the weights are. A run is killed ``--per-run`` times on its
+margins open, so that every stage has work whatever the weights are. It is killed about ``--per-run`` times on its
 way, then ends; its summary must be that of a run that nobody killed, but for times, and at most one batch may be
 rendered twice for each kill. Exits with 1 otherwise.
 """
@@ -85,19 +85,33 @@ def finish(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "summary.json").read_text())
 
 
-def kill(directory: Path, stage: str, seconds: float, share: float) -> tuple[str, float]:
-    """Let a run go on and kill it in a stage, after a share of the seconds that it takes; where it was, and when."""
+def states(directory: Path) -> dict[str, str]:
+    """Every stage that was begun, with its state."""
+    if not (directory / "run.db").exists():
+        return {}
+    with sqlite3.connect(directory / "run.db") as connection:
+        return dict(connection.execute("SELECT name, state FROM stages"))
+
+
+def kill(directory: Path, stage: str, seconds: float, share: float) -> tuple[str, float] | None:
+    """Let a run go on and kill it in a stage, after a share of the seconds that it takes.
+
+    Where it was then, and when; ``None`` if it was past that stage, or came to its end first.
+    """
+    if states(directory).get(stage) == "done":
+        return None
     process = start(directory, stage if seconds < SHORT else None)
     assert process.stdout
-    found = next((line for line in process.stdout if line.decode().strip() == stage), None)
+    next((line for line in process.stdout if line.decode().strip() == stage), None)
     began = time.monotonic()
     time.sleep(seconds * share)
     process.kill()
-    if process.wait() != -signal.SIGKILL or found is None:
-        raise SystemExit(f"the run in {directory} ended with {process.returncode} before it was killed in {stage}")
-    with sqlite3.connect(directory / "run.db") as connection:
-        at_work = connection.execute("SELECT name FROM stages WHERE state = 'running'").fetchone()
-    return at_work[0] if at_work else "between stages", time.monotonic() - began
+    after = time.monotonic() - began
+    process.communicate()
+    if process.returncode != -signal.SIGKILL:
+        return None
+    at_work = [name for name, state in states(directory).items() if state == "running"]
+    return (at_work or ["between stages"])[0], after
 
 
 def main() -> None:
@@ -131,9 +145,9 @@ def compare(place: Path, kills: int, per_run: int, batch: int, chance: random.Ra
         left = min(per_run, kills - hit.total())
         stages = list(seconds) * (left // len(seconds)) + chance.sample(list(seconds), left % len(seconds))
         for stage in sorted(stages, key=list(seconds).index):
-            found, after = kill(directory, stage, seconds[stage], chance.random())
-            hit[found] += 1
-            print(f"kill {hit.total():>3}  run {runs}  in {found:<12} after {after:6.2f} s", flush=True)
+            if killed := kill(directory, stage, seconds[stage], chance.random()):
+                hit[killed[0]] += 1
+                print(f"kill {hit.total():>3}  run {runs}  in {killed[0]:<12} after {killed[1]:6.2f} s", flush=True)
         summary = finish(directory)
         summary.pop("seconds")
         equal += summary == whole

@@ -271,12 +271,12 @@ def _weights(
 
 def _hub_size(model: str) -> float | None:
     """GB of the weights that the hub has of a model; ``None`` where nobody answers."""
-    import httpx
+    import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         files = HfApi().model_info(model, files_metadata=True).siblings or []
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError):
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx2.HTTPError):
         return None
     return sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors")) / GB
