@@ -1,5 +1,6 @@
 """Training through TRL: what is learned, from where, and what is published."""
 
+import json
 import math
 from pathlib import Path
 
@@ -70,11 +71,20 @@ def test_the_first_dpo_loss_is_ln_2_and_preferences_are_learned(tmp_path: Path) 
 
 
 def test_training_is_the_same_every_time(tmp_path: Path) -> None:
+    """Every file of a student is, since they are what it is known by; also one trained from another place."""
     options = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3}
+    pairs = [Pair(query, text, "Nothing to see.", "rule", 1.0) for query, text in EXAMPLES]
+    found = []
     for name in ("a", "b"):
-        sft((BASE, None), WRITER, EXAMPLES, tmp_path / name, 3, options, LORA)
-    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
-    assert a == b
+        sft((BASE, None), WRITER, EXAMPLES, tmp_path / name / "sft", 3, options, LORA)
+        dpo((str(tmp_path / name / "sft"), None), WRITER, pairs, tmp_path / name / "dpo", 3, options, LORA)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file() and path.suffix != ".bin")
+        found.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+    assert found[0] == found[1]
+    settings = json.loads(found[0]["dpo/adapter/adapter_config.json"])
+    assert settings["base_model_name_or_path"] == "sft"
+    # An order that comes from a set is the same twice in one process, and another in the next.
+    assert settings["target_modules"] == sorted(settings["target_modules"])
 
 
 def test_options_are_checked_before_anything_loads() -> None:

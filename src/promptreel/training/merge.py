@@ -43,9 +43,15 @@ def publish(trained: Any, tokenizer: PreTrainedTokenizerBase, writer: Writer, ou
     """Write the adapter under ``out/adapter`` and the merged model into ``out``.
 
     The merged directory is what ``from_pretrained``, the next DPO round and vLLM read; its card says how the
-    student is to be asked.
+    student is to be asked. The same training writes the same files, since they are what a student is known by: no
+    path of this run, and no order that changes from process to process.
     """
+    settings = trained.peft_config["default"]
+    settings.target_modules = sorted(settings.target_modules)
+    base = settings.base_model_name_or_path or ""
+    settings.base_model_name_or_path = Path(base).name if Path(base).exists() else base
     trained.save_pretrained(out / "adapter")
+    (out / "adapter" / "README.md").unlink(missing_ok=True)
     trained.merge_and_unload().save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / CARD).write_text(json.dumps({"format": writer.format, "sampling": asdict(writer.sampling)}, indent=1))
