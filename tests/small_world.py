@@ -92,8 +92,8 @@ def recipe(source: str, queries: int) -> Recipe:
             "stage": [
                 {
                     "kind": "evolve",
-                    "queries": {"source": "tiny-train", "take": 12},
-                    "rounds": 3,
+                    "queries": {"source": "tiny-train", "take": 4},
+                    "rounds": 2,
                     "children": 2,
                     "blend": "total",
                 },
@@ -101,7 +101,7 @@ def recipe(source: str, queries: int) -> Recipe:
                     "kind": "evaluate",
                     "systems": ["raw", "base", "half-trained", "trained"],
                     "ceiling": "canonical",
-                    "benchmarks": {"mine": {"queries": {"source": source, "take": queries}, "seeds": 2}},
+                    "benchmarks": {"mine": {"queries": {"source": source, "take": queries}, "seeds": 1}},
                     "judge": {"name": "tiny-oracle"},
                     "metrics": ["overall", "facts"],
                 },

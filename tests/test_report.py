@@ -123,7 +123,7 @@ def test_the_page_says_what_people_look_for(finished: Path) -> None:
     assert f"{row['mean']:.3f}{row['ci95'][0]:.3f} – {row['ci95'][1]:.3f}" in seen.text
     assert seen.tags.count("video") == QUERIES
     assert page.count('class="fact kept"') > 24
-    assert "sharp and steady</span>" in page
+    assert '<span class="added">steady</span>' in page
 
 
 def test_nothing_is_loaded_and_nothing_runs(finished: Path, hostile: Path) -> None:
@@ -144,11 +144,10 @@ def test_hostile_texts_are_shown_as_text(hostile: Path) -> None:
 
 
 def test_kept_and_added_words_are_marked() -> None:
-    text = marked("a Red ball <b>", "A red ball rolls; it's <b>sharp</b> & red-hot")
+    text = marked("a Red ball rolling <b>", "A red ball rolls; <b>sharp light</b> & red")
     assert text == (
-        '<span class="kept">A red ball</span> <span class="added">rolls; it&#39;s</span> &lt;'
-        '<span class="kept">b</span>&gt;<span class="added">sharp</span>&lt;/<span class="kept">b</span>&gt; &amp; '
-        '<span class="added">red-hot</span>'
+        'A <span class="kept">red ball rolls</span>; &lt;<span class="kept">b</span>&gt;'
+        '<span class="added">sharp light</span>&lt;/<span class="kept">b</span>&gt; &amp; <span class="kept">red</span>'
     )
 
 

@@ -10,7 +10,6 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from markupsafe import Markup
 from promptreel import media
 from promptreel.errors import RunError
 from promptreel.protocols import Explainer, Reward
+from promptreel.report.words import compare
 from promptreel.store import Run
 from promptreel.types import Clip, Query
 
@@ -147,15 +147,16 @@ def _likeness(a: str, b: str) -> float:
 
 def marked(query: str, text: str) -> Markup:
     """A prompt, escaped, with its words in common with the query and its added words marked, neighbours together."""
-    common = set(words(query))
-    found = [(match, "kept" if match.group().lower() in common else "added") for match in re.finditer(WORD, text)]
-    pieces, at = [], 0
-    for kind, run in groupby(found, key=lambda word: word[1]):
-        matches = [match for match, _ in run]
-        start, end = matches[0].start(), matches[-1].end()
-        pieces += [Markup.escape(text[at:start]), Markup('<span class="{}">{}</span>').format(kind, text[start:end])]
-        at = end
-    return Markup("").join([*pieces, Markup.escape(text[at:])])
+    found: list[tuple[str, str]] = []
+    for piece, kind in compare(query, text):
+        if len(found) > 1 and found[-1][0].isspace() and found[-2][1] == kind:
+            space, _ = found.pop()
+            before, _ = found.pop()
+            piece = before + space + piece
+        found.append((piece, kind))
+    return Markup("").join(
+        Markup('<span class="{1}">{0}</span>').format(*f) if f[1] else Markup.escape(f[0]) for f in found
+    )
 
 
 def _video(left: Clip | None, right: Clip | None) -> tuple[str, tuple[int, int]]:
