@@ -28,7 +28,7 @@ from promptreel.tiny.wording import caption
 TOKENS = 48
 """What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
 STEPS, BATCH = 3600, 32
-TAG_STEPS, TAG_RANK = 2500, 16
+TAG_STEPS, TAG_RANK = 2000, 32
 IMAGES = 0.2
 """Share of batches that are single frames."""
 EMPTY = 0.1
@@ -106,7 +106,8 @@ def train_tags(video: Path, work: Path, out: Path, seed: int, steps: int = TAG_S
     pipeline = WanPipeline.from_pretrained(video, dtype=torch.float32)
     pipeline.text_encoder.requires_grad_(False)
     pipeline.transformer.requires_grad_(False)
-    targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+    targets = ["text_embedder.linear_1", "text_embedder.linear_2", "to_q", "to_k", "to_v", "to_out.0"]
+    targets += ["ffn.net.0.proj", "ffn.net.2"]
     pipeline.transformer.add_adapter(LoraConfig(r=TAG_RANK, lora_alpha=TAG_RANK, target_modules=targets))
     adapter = nn.ParameterList([w for w in pipeline.transformer.parameters() if w.requires_grad])
     schedule = Schedule([adapter], steps, muon=None, adam=2e-3)
