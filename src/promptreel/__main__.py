@@ -1,0 +1,5 @@
+"""``python -m promptreel`` is ``promptreel``."""
+
+from promptreel.cli import main
+
+main()
