@@ -17,6 +17,7 @@ ROWS = [
     {"pipeline", "report"},
     {"server"},
     {"cli"},
+    {"__main__"},
 ]
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
 

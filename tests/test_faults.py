@@ -23,7 +23,7 @@ from promptreel import cli, media, registry
 from promptreel.errors import PromptreelError, RunError
 from promptreel.pipeline import run
 from promptreel.report.tables import print_losses
-from promptreel.store import Run, database
+from promptreel.store import Run, database, tables
 from promptreel.types import Clip, Failure, Query, RenderRequest, Scores
 
 DOCS = Path(__file__).parents[1] / "docs" / "faults.md"
@@ -189,7 +189,7 @@ def test_a_database_of_another_version(place: Path, whole: dict[str, Any]) -> No
     change("UPDATE meta SET value = '99' WHERE key = 'version'")
     with pytest.raises(RunError) as stopped:
         run(recipe(), "x", place)
-    said("the database is of a newer version", stopped.value, OURS=database.VERSION)
+    said("the database is of a newer version", stopped.value, OURS=tables.VERSION)
     change(
         "UPDATE meta SET value = '1' WHERE key = 'version'",
         "ALTER TABLE scores DROP COLUMN detail",

@@ -64,7 +64,7 @@ def test_a_resumed_step_computes_the_same_batches(run: Run) -> None:
     with run.database.engine.begin() as connection:  # as if killed after the first batch
         from sqlalchemy import delete
 
-        from promptreel.store.database import clips
+        from promptreel.store.tables import clips
 
         lost = [request.clip_id("generator-fake") for request in whole[1]]
         connection.execute(delete(clips).where(clips.c.id.in_(lost)))

@@ -9,22 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from promptreel import profiles, queries, registry
 from promptreel.config import (
     CritiqueStage,
     DPOStage,
     EvaluateStage,
     EvolveStage,
     PairsStage,
-    QueriesTable,
-    Recipe,
     SampleStage,
     SFTStage,
-    WriterTable,
 )
 from promptreel.critique import Critique, Draft
 from promptreel.errors import RunError, UserError, importing
@@ -32,32 +28,17 @@ from promptreel.evaluation.study import findings, study
 from promptreel.evolution import Candidate, Fixed, winners
 from promptreel.pairs import merge, rule
 from promptreel.pipeline.check import generator_of
+from promptreel.pipeline.workshop import Workshop
 from promptreel.resources import locate
-from promptreel.rewriter import Desk, Tried, Writer
-from promptreel.scoring import Report, Scored, Scorer, silent, total
-from promptreel.store import Run
-from promptreel.types import Component, Query, Sampling, Verdict, content_seed
+from promptreel.rewriter import Tried
+from promptreel.scoring import Scored, Scorer
+from promptreel.types import Query, Sampling
 
 log = logging.getLogger(__name__)
 
 
-class Pipeline:
+class Pipeline(Workshop):
     """One recipe at work in one run directory."""
-
-    def __init__(self, recipe: Recipe, run: Run, report: Report = silent) -> None:
-        self.recipe, self.run, self.report = recipe, run, report
-        self.profile = profiles.load(recipe.profile)
-        self.count_tokens = profiles.token_counter(recipe.profile, (recipe.generator.model_extra or {}).get("model"))
-        if recipe.threads:
-            with importing("setting threads"):
-                import torch
-            torch.set_num_threads(recipe.threads)
-        self.engine = registry.build(recipe.engine.component("engine"))
-        self.scorer = Scorer(run, self.engine, generator_of(recipe), recipe.judge.component("judge"), report)
-        self.desk = Desk(run.database, self.engine, report)
-        self.rewards = {name: table.component("reward") for name, table in recipe.rewards.items()}
-        self.left_out: Counter[str] = Counter()
-        """Queries that the stage at work leaves out, by reason: duplicates, refusals."""
 
     def execute(self, until: str | None = None) -> dict[str, Any]:
         """Do every stage that is not done yet, up to and including ``until``; the summary so far."""
@@ -131,117 +112,7 @@ class Pipeline:
             raise UserError(f"every {kind} stage is done: {', '.join(names)}")
         return left[0]
 
-    # What stages share
-
-    def queries(self, table: QueriesTable) -> list[Query]:
-        named = {name: registry.find("dataset", name) for name in registry.names("dataset")}
-        found = queries.read(
-            table.source, table.skip, table.take, named, near=table.near, split=table.split, left_out=self.left_out
-        )
-        self.run.database.add_queries(found)
-        return found
-
-    def admitted(self, found: Sequence[Query], origin: str) -> list[Query]:
-        """The queries that the safety policy lets in; those that it refuses are counted, those not cleared too."""
-        if self.recipe.safety != "refuse":
-            return list(found)
-        admitted = []
-        for query, verdict in zip(found, self.verdicts([(q, q.text) for q in found], origin), strict=True):
-            if verdict is not None and not verdict.unsafe:
-                admitted.append(query)
-            else:
-                self.left_out["refused" if verdict else "no verdict"] += 1
-        return admitted
-
-    def writer(self, name: str) -> Writer:
-        """The teacher, the base student, a further system, or the student that a stage trained."""
-        recipe = self.recipe
-        roles = {"teacher": recipe.teacher, "base": recipe.student, **recipe.systems}
-        if name in roles:
-            return self._writer(roles[name])
-        base = recipe.student.llm.component("llm")
-        options = {key: value for key, value in base.options.items() if key not in ("adapter", "revision")}
-        return self._writer(
-            recipe.student, Component("llm", base.name, {**options, "model": str(self.run.model(name))})
-        )
-
-    def _writer(self, table: WriterTable, llm: Component | None = None) -> Writer:
-        sampling = Sampling(**table.sampling.model_dump(), seed=self.recipe.seed)
-        llm = llm or table.llm.component("llm")
-        return Writer(llm, table.format, sampling, table.batch_size, self.profile.model_dump())
-
-    def seeds(self, origin: str, count: int) -> list[int]:
-        """The noise that all rewrites of all queries of a step share."""
-        return [content_seed(self.recipe.seed, origin, index) for index in range(count)]
-
-    def too_long(self, text: str) -> bool:
-        return self.count_tokens(text) > self.profile.token_limit
-
-    def verdicts(
-        self, items: Sequence[tuple[Query, str]], origin: str, scorer: Scorer | None = None
-    ) -> list[Verdict | None]:
-        """What the judge says of rewrites under the recipe's safety policy; a missing verdict is a loss."""
-        found = (scorer or self.scorer).judge(items, origin)
-        if lost := sum(verdict is None for verdict in found):
-            self.scorer.losses["verdict"] += lost
-        if self.recipe.safety == "off":
-            return [verdict and verdict.ignoring_harm() for verdict in found]
-        return found
-
-    def gate(self, items: Sequence[tuple[Query, str]], origin: str) -> list[str | None]:
-        """Why a rewrite must not be rendered, ``None`` when it may: text only, before anything is paid."""
-        reasons: list[str | None] = []
-        for (_, text), verdict in zip(items, self.verdicts(items, origin), strict=True):
-            if verdict is None:
-                reasons.append("no verdict")
-            elif self.too_long(text):
-                reasons.append("too long")
-            elif verdict.unsafe:
-                reasons.append("unsafe")
-            else:
-                reasons.append("fidelity" if verdict.fidelity < self.recipe.gate.fidelity else None)
-        return reasons
-
-    def trial(
-        self, items: Sequence[tuple[Query, str]], number: int, blend: str, seeds: Sequence[int], origin: str
-    ) -> dict[Query, list[Candidate]]:
-        """Gate rewrites (generation 0 passes), render and score those that pass."""
-        reasons = self.gate(items, origin) if number else [None] * len(items)
-        passed = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
-        scored = {(s.query, s.text): s for s in self.scorer.score(passed, seeds, self.rewards, origin)}
-        results: dict[Query, list[Candidate]] = {}
-        for (query, text), reason in zip(items, reasons, strict=True):
-            dimensions = scored[query, text].dimensions if reason is None else {}
-            value = total(dimensions, self.recipe.blends[blend].weights) if reason is None else None
-            results.setdefault(query, []).append(Candidate(text, number, value, dimensions, reason))
-        return results
-
-    def keep(self, stage: str, tried: Mapping[Query, Sequence[Candidate]]) -> dict[str, int]:
-        """Store the candidates of a stage; how many the gate stopped, by reason."""
-        rows = [
-            {
-                "query": query.id,
-                "rewrite": candidate.text,
-                "round": candidate.round,
-                "total": candidate.total,
-                "dropped": candidate.dropped,
-                "dimensions": dict(candidate.dimensions),
-            }
-            for query, candidates in tried.items()
-            for candidate in candidates
-        ]
-        self.run.database.add_rewrites(stage, rows)
-        return dict(Counter(c.dropped for found in tried.values() for c in found if c.dropped))
-
-    def kept(self, stage: str) -> dict[Query, list[Candidate]]:
-        """The candidates that a stage stored, by query, in order."""
-        tried: dict[Query, list[Candidate]] = {}
-        for query, row in self.run.database.rewrites(stage):
-            candidate = Candidate(row.rewrite, row.round, row.total, row.dimensions or {}, row.dropped)
-            tried.setdefault(query, []).append(candidate)
-        return tried
-
-    # Stages
+    # The stages
 
     def evolve(self, stage: EvolveStage) -> dict[str, Any]:
         """Let the teacher improve the prompt of every query, round after round, by reward."""

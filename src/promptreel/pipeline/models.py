@@ -1,0 +1,109 @@
+@dataclass(frozen=True)
+class Model:
+    """Weights that a recipe names, or a model that others serve."""
+
+    role: str
+    name: str
+    place: str
+    """``here``, ``hub`` (to be fetched) or ``endpoint``."""
+    size: float | None = None
+    """GB on the disk, or to be fetched; ``None`` where nobody said."""
+    source: str = ""
+    """Where the size is from: ``disk``, ``hub``, or an estimate by ``profile`` or by the model's ``name``."""
+    licence: str = ""
+
+
+
+def components(model: str) -> dict[str, float]:
+    """Billions of parameters in each folder of a model on this disk, also in the hub's cache; empty for no model."""
+    found: dict[str, float] = {}
+    for folder in [Path(model)] if Path(model).is_dir() else _snapshots(model):
+        for path in sorted(folder.rglob("*.safetensors")):
+            name = path.parent.name if path.parent != folder else ""
+            found[name] = found.get(name, 0.0) + _parameters(path) / 1e9
+    return found
+
+
+def _parameters(path: Path) -> int:
+    """How many numbers a safetensors file holds, from its header."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _snapshots(model: str) -> list[Path]:
+    """The newest snapshot of a model in the hub's cache, if there is one with weights."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "snapshots"
+    found = [path for path in folder.glob("*") if next(path.rglob("*.safetensors"), None)]
+    return sorted(found, key=lambda path: path.stat().st_mtime)[-1:]
+
+
+
+def _models(recipe: Recipe, profile: Profile | None, online: bool) -> Iterator[Model]:
+    """Every model that a recipe names, by role."""
+    generator = generator_of(recipe)
+    if profile and generator.name == "diffusers":
+        name = generator.options.get("model") or profile.model
+        own = name == profile.model
+        billions = sum(profile.parameters.values()) if own else 0.0
+        yield _weights("video model", name, online, billions, "profile", profile.licence if own else "")
+        given = [entry if isinstance(entry, str) else entry["model"] for entry in generator.options.get("adapters", ())]
+        for adapter in [*(adapter.model for adapter in profile.adapters), *given]:
+            yield _weights("adapter of the video model", adapter, online)
+    else:
+        yield from _of("video model", generator, online)
+    roles = {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}
+    for role, writer in roles.items():
+        yield from _of(role, writer.llm.component("llm"), online)
+    yield from _of("judge", recipe.judge.component("judge"), online)
+    for name, table in recipe.rewards.items():
+        yield from _of(f"reward {name}", table.component("reward"), online)
+    for stage in recipe.stages(EvaluateStage):
+        yield from _of(f"judge of {stage.name}", stage.judge.component("reward"), online)
+        if stage.text_judge:
+            yield from _of(f"text judge of {stage.name}", stage.text_judge.component("judge"), online)
+
+
+def _of(role: str, component: Component, online: bool) -> Iterator[Model]:
+    """The models among a component's options and those of its parts."""
+    for part in registry.parts(component).values():
+        yield from _of(role, part, online)
+    model = component.options.get("model")
+    if not isinstance(model, str):
+        return
+    if component.name in ("endpoint", "moderation"):
+        yield Model(role, f"{model} at {component.options.get('url') or 'OpenAI'}", "endpoint")
+        return
+    yield _weights(role, model, online)
+    if adapter := component.options.get("adapter"):
+        yield _weights(f"adapter of the {role}", adapter, online)
+
+
+def _weights(
+    role: str, name: str, online: bool, billions: float = 0.0, source: str = "profile", licence: str = ""
+) -> Model:
+    """Weights by path or hub id, with their size as well as it can be known."""
+    folder = Path(str(locate(name)))
+    for place in [folder] if folder.exists() else _snapshots(name):
+        files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
+        return Model(role, name, "here", sum(path.stat().st_size for path in files) / GB, "disk", licence)
+    if online and (size := _hub_size(name)) is not None:
+        return Model(role, name, "hub", size, "hub", licence)
+    if not billions and (said := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)b(?![a-z])", name.rpartition("/")[2].lower())):
+        billions, source = float(said[1]), "name"
+    return Model(role, name, "hub", billions * 2 or None, source if billions else "", licence)
+
+
+def _hub_size(model: str) -> float | None:
+    """GB of the weights that the hub has of a model; ``None`` where nobody answers."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        files = HfApi().model_info(model, files_metadata=True).siblings or []
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx2.HTTPError):
+        return None
+    return sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors")) / GB
