@@ -34,3 +34,10 @@ def test_the_alignment_reward_knows_a_flipped_fact(manifest) -> None:
 def test_the_base_model_reads_scores() -> None:
     found = measure.language_model(100)
     assert found["script_scored_higher"] >= found["sentences_scored_higher"] + 0.2
+
+
+def test_the_second_video_model_reads_another_style(manifest) -> None:
+    found = measure.video_model(100, "dev", profile="tiny-tags", style="tags")
+    other = measure.video_model(100, "dev", profile="tiny-tags", style="sentences")
+    assert found["canonical_stated"] >= manifest["video_tags"]["canonical_stated"] - 0.1
+    assert found["canonical_stated"] - other["canonical_stated"] >= 0.3

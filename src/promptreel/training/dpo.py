@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from promptreel.rewriter import Writer
@@ -31,7 +31,6 @@ def dpo(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Train ``student`` (path and adapter) on pairs into ``out``; last loss, margin and accuracy."""
-    set_seed(seed)  # the adapter is drawn before the trainer seeds anything
     model, tokenizer = load_student(*student)
     training = DPOTrainer(
         model,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from promptreel.rewriter import Writer
@@ -27,7 +27,6 @@ def sft(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Train ``student`` (path and adapter) on (query, rewrite) examples into ``out``; the last loss."""
-    set_seed(seed)  # the adapter is drawn before the trainer seeds anything
     model, tokenizer = load_student(*student)
     training = SFTTrainer(
         model,
