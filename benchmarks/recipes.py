@@ -63,8 +63,10 @@ def main() -> None:
     print(f"{options.benchmark}, {options.metric}\n")
     print("| recipe | seeds | renders | mean | aligned |\n|---|---|---|---|---|")
     for name, runs in found.items():
-        values = [np.array([r["metrics"][options.metric] for r in rows.values() if r["metrics"].get(options.metric) is not None])
-                  for _, rows, _ in runs]  # fmt: skip
+        values = [
+            np.array([value for row in rows.values() if (value := row["metrics"].get(options.metric)) is not None])
+            for _, rows, _ in runs
+        ]
         kept = [row["fidelity"] == 1 for _, rows, _ in runs for row in rows.values() if row["fidelity"] is not None]
         aligned = stats.proportion(sum(kept), len(kept))
         low, high = interval(values)
