@@ -7,7 +7,7 @@ import fakes
 import pytest
 from fakes import QUERIES, recipe
 
-from promptreel.errors import Interrupted, QueryError, RunError, UnknownName
+from promptreel.errors import Interrupted, RunError, UnknownName, UserError
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.check import environment
 from promptreel.pipeline.exports import evaluate_file, export
@@ -67,6 +67,18 @@ def test_sft_and_dpo_queries_are_disjoint_slices(place: Path) -> None:
     assert sampled == set(QUERIES[3:])
 
 
+def test_stages_keep_the_flags_of_their_own_queries(place: Path) -> None:
+    """The same wish with other flags is the same to a judge, and not to whoever reads the run."""
+    Path("q.txt").write_text("red ball -motion 3 --ar 16:9 -neg blur\nblue box\ntiny ring")
+    Path("p.txt").write_text("red ball -motion 9 seed7 --ar 16:9 -neg blur\nblue box -gs 20")
+    chosen = recipe(sample={"queries": {"source": "p.txt"}})
+    run(chosen, "x", place, until="sample")
+    with Run(place) as opened:
+        pipeline = Pipeline(chosen, opened)
+        for stage in chosen.stage[:2]:
+            assert list(pipeline.kept(stage.name)) == pipeline.queries(stage.queries)
+
+
 def test_candidates_share_their_noise(place: Path) -> None:
     run(recipe(), "x", place)
     seeds = {(b[0].seed) for b in fakes.FakeGenerator.batches if b}
@@ -119,7 +131,7 @@ def test_losses_are_listed(place: Path) -> None:
 
 
 def test_too_few_queries_are_said_before_anything_is_paid(place: Path) -> None:
-    with pytest.raises(QueryError, match="has only 5"):
+    with pytest.raises(UserError, match="has only 5"):
         run(recipe(evolve={"queries": {"source": "q.txt", "take": 9}}), "x", place)
     assert not fakes.FakeGenerator.rendered
 

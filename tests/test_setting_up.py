@@ -18,7 +18,8 @@ from test_rewrite import WITHOUT_EXTRAS
 
 from promptreel import cli, pipeline, profiles
 from promptreel.config import load_recipe, parse_recipe
-from promptreel.pipeline.doctor import Machine, components, fit_of, outlook
+from promptreel.pipeline.doctor import Machine, fit_of, outlook
+from promptreel.pipeline.models import components
 from promptreel.pipeline.plan import plan
 from promptreel.store import Database
 
@@ -60,14 +61,15 @@ def test_a_recipe_to_begin_with_is_accepted_as_it_is(call: Any) -> None:
     assert text.count("\n#") > 10
     assert "Apache-2.0" in text
     code, out, err = call("run", "mine.toml", "--dry-run", "--json")
-    assert code == 0, err
+    assert (code, err) == (2, "error: no file of queries at queries.txt\n")
     planned = json.loads(out)
     assert planned["problems"] == ["no file of queries at queries.txt"]
     assert {stage["name"]: stage["renders"] for stage in planned["stages"]} == {
         "evolve": 1300, "sft": 0, "sample": 400, "pairs": 0, "dpo": 0, "evaluate": 400,
     }  # fmt: skip
     Path("queries.txt").write_text("\n".join(f"a cat number {n}" for n in range(250)))
-    assert json.loads(call("run", "mine.toml", "--dry-run", "--json")[1])["problems"] == []
+    code, out, err = call("run", "mine.toml", "--dry-run", "--json")
+    assert (code, json.loads(out)["problems"]) == (0, []), err
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["mine.toml", "queries.txt"]
     code, _, err = call("init", "--for", "sdxl", "--out", "mine.toml")
     assert (code, "is there already" in err) == (2, True)
@@ -97,6 +99,46 @@ def test_a_dry_run_finds_mistakes_and_leaves_no_trace(call: Any) -> None:
     assert "2,080" in out
     assert "evaluate" not in out
     assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("absent", ["./mine", "/nowhere/mine", "runs/old/models/dpo", "here/mine", "package:nope/mine"])
+@pytest.mark.parametrize(
+    ("role", "change"),
+    [
+        ("student", "student.llm.model={}"),
+        ("adapter of the student", "student.llm.adapter={}"),
+        ("teacher", "teacher.llm.model={}"),
+        ("video model", "generator.model={}"),
+        ("adapter of the video model", "generator.adapters=['{}']"),
+        ("reward alignment", "rewards.alignment.model={}"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_before_anything_is_paid(
+    call: Any, role: str, change: str, absent: str
+) -> None:
+    Path("here").mkdir()
+    change = change.format(absent)
+    code, out, err = call("run", "tiny", "--dry-run", "--set", change)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{role}: no model at {absent}" in err
+    assert "in all" in out  # the plan is shown all the same
+    code, _, err = call("run", "tiny", "--set", change, "--out", "out")
+    assert code == 2
+    assert f"{role}: no model at {absent}" in err
+    assert not Path("out/recipe.json").exists()
+
+
+def test_what_may_be_on_the_hub_or_behind_an_endpoint_is_not_missing(call: Any) -> None:
+    served = "teacher.llm={name='endpoint', model='./served', url='http://127.0.0.1:1/v1'}"
+    code, _, err = call("run", "tiny", "--dry-run", "--set", "student.llm.model=owner/name", "--set", served)
+    assert code == 0, err
+
+
+def test_only_queries_up_to_the_last_stage_asked_for_must_be_there(call: Any) -> None:
+    gone = "evaluate.benchmarks.tiny-ood.queries={source='gone.txt'}"
+    assert call("run", "tiny", "--dry-run", "--set", gone, "--until", "dpo-2")[0] == 0
+    code, _, err = call("run", "tiny", "--dry-run", "--set", gone)
+    assert (code, err) == (2, "error: no file of queries at gone.txt\n")
 
 
 def test_the_plan_is_an_upper_bound_of_what_a_run_does(place: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 
 
 def locate(value: Any) -> Any:
-    """Resolve ``package:module/path`` to the file in that installed package; other values stay."""
+    """Resolve ``package:module/path`` to the file in that installed package; other values stay.
+
+    So does a path into a package that is not installed: who opens it finds nothing there.
+    """
     if isinstance(value, dict):
         return {key: locate(item) for key, item in value.items()}
     if isinstance(value, list):
         return [locate(item) for item in value]
     if isinstance(value, str) and value.startswith("package:"):
         module, _, inside = value.removeprefix("package:").partition("/")
-        return str(resources.files(module) / inside)
+        with suppress(ModuleNotFoundError):
+            return str(resources.files(module) / inside)
     return value

@@ -56,7 +56,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/NAME by default.")] = None,
     set: SetOption = [],  # noqa: B006 - the option is called --set
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every name and show the plan; do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every name and file, show the plan; do nothing.")
+    ] = False,
     as_json: JSONOption = False,
 ) -> None:
     """Begin a run of a recipe, or go on with it."""
@@ -72,20 +74,22 @@ def run(
 def _plan(recipe: Recipe, until: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from promptreel.pipeline import check
+    from promptreel.pipeline.check import check
+    from promptreel.pipeline.models import absent
     from promptreel.pipeline.plan import plan
 
     check(recipe, until)
-    stages, problems = plan(recipe)
-    names = [stage.name for stage in stages]
-    stages = stages[: names.index(until) + 1 if until else None]
+    stages, problems = plan(recipe, until)
+    problems += absent(recipe)
     if as_json:
         document = {"recipe": recipe.name, "stages": [asdict(stage) for stage in stages], "problems": problems}
         print(json.dumps(document, ensure_ascii=False))
     else:
         from promptreel.report.outlook import print_plan
 
-        print_plan(stages, problems)
+        print_plan(stages)
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def _run(recipe: Recipe, given: str, out: Path, until: str | None, as_json: bool) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from promptreel.config import Recipe, same
-from promptreel.errors import RunError
+from promptreel.errors import RunError, UserError
 from promptreel.pipeline.check import check, environment
+from promptreel.pipeline.models import absent
+from promptreel.pipeline.plan import plan
 from promptreel.pipeline.stages import Pipeline
 from promptreel.scoring import Report, silent
 from promptreel.store import Run
@@ -24,13 +26,16 @@ def run(
     """Begin a run of a recipe in a directory, or go on with it; its summary.
 
     ``given`` is the recipe's text, kept beside it. ``report`` is called after every stored batch and may raise
-    to stop the run. Raises ``RunError`` when the directory holds a run of another recipe; a run that goes on
-    with other versions or threads than it began with is warned about, since its numbers may differ.
+    to stop the run. Raises ``UserError`` when a file or model that the recipe names is missing, before anything is paid
+    for, and ``RunError`` when the directory holds a run of another recipe; a run that goes on with other versions or
+    threads than it began with is warned about, since its numbers may differ.
     """
     check(recipe, until)
     with Run(directory) as opened:
         begun = opened.recipe()
         if begun is None:
+            if problems := [*plan(recipe, until)[1], *absent(recipe)]:
+                raise UserError("; ".join(problems))
             opened.write_recipe(given, recipe.resolved())
         elif not same(begun, recipe.resolved()):
             raise RunError(f"{directory} holds a run of another recipe; choose another --out, or run its recipe.toml")

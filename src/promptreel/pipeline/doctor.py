@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from promptreel import profiles, registry
-from promptreel.config import EvaluateStage, Recipe
+from promptreel import profiles
+from promptreel.config import Recipe
 from promptreel.errors import EXTRAS, UserError
 from promptreel.pipeline.check import check, generator_of
+from promptreel.pipeline.models import GB, Model, absent, components, models
 from promptreel.pipeline.plan import Planned, plan
 from promptreel.profiles import Profile
 from promptreel.resources import locate
-from promptreel.types import Component
-
-GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -127,9 +122,10 @@ def outlook(
         profile = profiles.load(recipe.profile)
         chosen = profile.variant(generator.options.get("variant"))
         check(recipe)
+        problems += absent(recipe)
     except UserError as error:
         problems.insert(0, str(error))
-    models = list(dict.fromkeys(_models(recipe, chosen, online)))
+    named = list(dict.fromkeys(models(recipe, chosen, online)))
     counts = [stage.renders for stage in stages]
     renders = None if None in counts else sum(count or 0 for count in counts)
     source = "given" if seconds is not None else ""
@@ -140,7 +136,7 @@ def outlook(
             source = f"the profile, on one {profile.seconds_on}"
     hours = None if renders is None or seconds is None else renders * seconds / 3600
     money = None if hours is None or price is None else hours * price
-    return Outlook(recipe.name, problems, models, fit, stages, renders, seconds, source, hours, money)
+    return Outlook(recipe.name, problems, named, fit, stages, renders, seconds, source, hours, money)
 
 
 def fit_of(profile: Profile, here: Machine, options: Mapping[str, Any] = {}) -> Fit:

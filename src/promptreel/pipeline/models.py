@@ -1,3 +1,24 @@
+"""The models that a recipe names: where each is, and how large."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptreel import profiles, registry
+from promptreel.config import EvaluateStage, Recipe
+from promptreel.pipeline.check import generator_of
+from promptreel.profiles import Profile
+from promptreel.resources import locate
+from promptreel.types import Component
+
+GB = 1e9
+
+
 @dataclass(frozen=True)
 class Model:
     """Weights that a recipe names, or a model that others serve."""
@@ -5,13 +26,20 @@ class Model:
     role: str
     name: str
     place: str
-    """``here``, ``hub`` (to be fetched) or ``endpoint``."""
+    """``here``, ``hub`` (to be fetched), ``endpoint``, or ``nowhere``: a path at which there is nothing."""
     size: float | None = None
     """GB on the disk, or to be fetched; ``None`` where nobody said."""
     source: str = ""
     """Where the size is from: ``disk``, ``hub``, or an estimate by ``profile`` or by the model's ``name``."""
     licence: str = ""
 
+
+def absent(recipe: Recipe) -> list[str]:
+    """The models that a recipe names by paths at which there is nothing, one line each."""
+    generator = generator_of(recipe)
+    profile = profiles.load(recipe.profile).variant(generator.options.get("variant"))
+    nowhere = [model for model in models(recipe, profile) if model.place == "nowhere"]
+    return [f"{m.role}: no model at {m.name}; give a path at which there is one, or a hub id" for m in nowhere]
 
 
 def components(model: str) -> dict[str, float]:
@@ -40,9 +68,11 @@ def _snapshots(model: str) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime)[-1:]
 
 
+def models(recipe: Recipe, profile: Profile | None, online: bool = False) -> Iterator[Model]:
+    """Every model that a recipe names, by role. ``profile`` is that of its video model, in its variant.
 
-def _models(recipe: Recipe, profile: Profile | None, online: bool) -> Iterator[Model]:
-    """Every model that a recipe names, by role."""
+    The hub is asked for sizes only when ``online``.
+    """
     generator = generator_of(recipe)
     if profile and generator.name == "diffusers":
         name = generator.options.get("model") or profile.model
@@ -67,7 +97,7 @@ def _models(recipe: Recipe, profile: Profile | None, online: bool) -> Iterator[M
 
 
 def _of(role: str, component: Component, online: bool) -> Iterator[Model]:
-    """The models among a component's options and those of its parts."""
+    """The models among a component's options and those of its parts. What a plug-in means by one, it alone knows."""
     for part in registry.parts(component).values():
         yield from _of(role, part, online)
     model = component.options.get("model")
@@ -76,24 +106,45 @@ def _of(role: str, component: Component, online: bool) -> Iterator[Model]:
     if component.name in ("endpoint", "moderation"):
         yield Model(role, f"{model} at {component.options.get('url') or 'OpenAI'}", "endpoint")
         return
-    yield _weights(role, model, online)
+    ours = component.name in registry.BUILT_IN[component.kind]
+    yield _weights(role, model, online, ours=ours)
     if adapter := component.options.get("adapter"):
-        yield _weights(f"adapter of the {role}", adapter, online)
+        yield _weights(f"adapter of the {role}", adapter, online, ours=ours)
 
 
 def _weights(
-    role: str, name: str, online: bool, billions: float = 0.0, source: str = "profile", licence: str = ""
+    role: str,
+    name: str,
+    online: bool,
+    billions: float = 0.0,
+    source: str = "profile",
+    licence: str = "",
+    ours: bool = True,
 ) -> Model:
     """Weights by path or hub id, with their size as well as it can be known."""
     folder = Path(str(locate(name)))
     for place in [folder] if folder.exists() else _snapshots(name):
         files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
         return Model(role, name, "here", sum(path.stat().st_size for path in files) / GB, "disk", licence)
+    if ours and _is_path(name):
+        return Model(role, name, "nowhere")
     if online and (size := _hub_size(name)) is not None:
         return Model(role, name, "hub", size, "hub", licence)
     if not billions and (said := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)b(?![a-z])", name.rpartition("/")[2].lower())):
         billions, source = float(said[1]), "name"
     return Model(role, name, "hub", billions * 2 or None, source if billions else "", licence)
+
+
+def _is_path(model: str) -> bool:
+    """Whether what is not here was meant to be: no hub id, or in a folder that is here."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not re-exported
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return True
+    return Path(model).parent.is_dir() and "/" in model
 
 
 def _hub_size(model: str) -> float | None:

@@ -38,8 +38,8 @@ def _sum(a: int | None, b: int | None) -> int | None:
     return None if a is None or b is None else a + b
 
 
-def plan(recipe: Recipe) -> tuple[list[Planned], list[str]]:
-    """Every stage of a recipe in order, and what is wrong with its queries, one line each.
+def plan(recipe: Recipe, until: str | None = None) -> tuple[list[Planned], list[str]]:
+    """Every stage of a recipe in order, the last one ``until``, and what is wrong with their queries, one line each.
 
     Files of queries are read, named data sets and those of the hub are not: where a recipe takes all of one, the
     number stays open.
@@ -57,7 +57,9 @@ def plan(recipe: Recipe) -> tuple[list[Planned], list[str]]:
                 problems[str(error)] = None
         return counted[key]
 
-    return [planned(stage, count) for stage in recipe.stage], list(problems)
+    names = [stage.name for stage in recipe.stage]
+    stages = recipe.stage[: names.index(until) + 1 if until else None]
+    return [planned(stage, count) for stage in stages], list(problems)
 
 
 def _count(table: QueriesTable) -> int | None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from promptreel.profiles import Profile
 
 
-def print_plan(stages: Sequence[Any], problems: Iterable[str]) -> None:
-    """Print the stages of a recipe (``Planned``) with what each asks for at most, and what is wrong."""
+def print_plan(stages: Sequence[Any]) -> None:
+    """Print the stages of a recipe (``Planned``) with what each asks for at most."""
     table = Table(title="at most", title_justify="left")
     for column in ("stage", "kind", "reads"):
         table.add_column(column)
@@ -28,9 +28,7 @@ def print_plan(stages: Sequence[Any], problems: Iterable[str]) -> None:
         totals.append(None if None in counts else sum(counts))
     table.add_section()
     table.add_row("in all", "", "", "", *map(_number, totals))
-    console = _console()
-    console.print(table)
-    _lines(console, (f"problem: {problem}" for problem in problems))
+    _console().print(table)
 
 
 def print_machine(extras: Sequence[Any], here: Any) -> None:
@@ -65,7 +63,7 @@ def print_outlook(found: Any) -> None:
     for column in ("role", "model", "where", "size", "licence"):
         table.add_column(column, overflow="fold")
     for model in found.models:
-        where = {"here": "here", "hub": "to be fetched", "endpoint": "served"}[model.place]
+        where = {"here": "here", "hub": "to be fetched", "endpoint": "served", "nowhere": "missing"}[model.place]
         how = f" by its {model.source}" if model.source in ("profile", "name") else ""
         size = "" if model.place == "endpoint" else f"{_gigabytes(model.size)}{how}"
         table.add_row(model.role, model.name, where, size, model.licence)
@@ -78,7 +76,7 @@ def print_outlook(found: Any) -> None:
     if found.fit:
         lines.append(f"video model on {found.fit.device}: {_fits(found.fit)}")
     _lines(console, lines)
-    print_plan(found.stages, [])
+    print_plan(found.stages)
     if found.hours is None:
         why = "the number of renders is open" if found.renders is None else "nobody has timed a clip: give --seconds"
         _lines(console, [f"GPU-hours: unknown, {why}"])
