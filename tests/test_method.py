@@ -208,3 +208,5 @@ def test_a_query_with_a_text_pair_drops_its_video_pair_unless_told_otherwise() -
     video = [Pair(Q[0], "c", "d", "dominance", 1.0), Pair(Q[1], "e", "f", "dominance", 1.0)]
     assert merge([text, video], exclusive=True) == [text[0], video[1]]
     assert merge([text, video], exclusive=False) == [*text, *video]
+    flagged = [Pair(Query(Q[0].text, options=(("motion", "3"),)), "c", "d", "dominance", 1.0)]
+    assert merge([text, flagged], exclusive=True) == text

@@ -1,6 +1,7 @@
 """What is stored comes back as it was, and nothing is stored twice."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis.extra import numpy as npst
 
 from promptreel import media
 from promptreel.errors import RunError
-from promptreel.store import ClipCache, Run
+from promptreel.queries import parse_query
+from promptreel.store import ClipCache, Database, Run
 from promptreel.store.files import fingerprint
 from promptreel.types import Clip, Failure, Pair, Query, RenderRequest, Reply
 
@@ -77,6 +79,34 @@ def test_pairs_and_rewrites_come_back_in_order(tmp_path: Path) -> None:
         run.database.add_queries(queries)
         run.database.add_pairs("pairs", pairs)
         assert run.database.pairs("pairs") == pairs
+
+
+FLAGS = [
+    "--ar 16:9", "-ar 9:16", "-neg blurry, extra limbs", "-motion 3", "-motion 9", "-gs 20", "-fps 24", "seed123",
+    "seed 7", "--hd", "--style raw", "with sound", "https://a.b/c.png",
+]  # fmt: skip
+flags = st.lists(st.sampled_from(FLAGS), max_size=3).map(" ".join)
+typed = st.builds("{} {} {}".format, st.sampled_from(["a red ball", "a box"]), flags, st.just("") | st.text(max_size=8))
+parsed = typed.map(parse_query)
+built = st.builds(Query, st.text(), st.text(), st.lists(st.tuples(st.text(), st.text())).map(tuple))
+
+
+@given(st.lists(parsed | built, min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_every_query_comes_back_as_it_was_typed(asked: list[Query]) -> None:
+    """Flags and all, from whatever was stored of it, also where another stage asks for the same with other flags."""
+    row = {"rewrite": "better", "round": 1, "total": 1.0, "dropped": None, "dimensions": {}}
+    pairs = [Pair(query, "good", "bad", "margin_floors", 1.0) for query in asked]
+    with closing(Database("sqlite://")) as database:
+        for stage, query in enumerate(asked):
+            database.add_queries([query])
+            database.add_rewrites(f"{stage}", [{"query": query, **row}])
+            database.add_pairs(f"{stage}", [pairs[stage]])
+            database.add_evaluation(f"{stage}", "base", {query: {"text": "better"}})
+        stages = [f"{stage}" for stage in range(len(asked))]
+        assert [query for stage in stages for query, _ in database.rewrites(stage)] == asked
+        assert [pair for stage in stages for pair in database.pairs(stage)] == pairs
+        assert [query for stage in stages for query in database.evaluation(stage)["base"]] == asked
 
 
 def test_losses_of_a_step_are_replaced_not_added(tmp_path: Path) -> None:

@@ -105,10 +105,10 @@ def merge(sources: Sequence[Sequence[Pair]], exclusive: bool) -> list[Pair]:
     later ones, as in VPO, where text-level pairs come first.
     """
     merged: list[Pair] = []
-    taken: set[Query] = set()
+    taken: set[str] = set()
     for source in sources:
-        merged += [pair for pair in source if not (exclusive and pair.query in taken)]
-        taken |= {pair.query for pair in source}
+        merged += [pair for pair in source if not (exclusive and pair.query.id in taken)]
+        taken |= {pair.query.id for pair in source}
     return merged
 
 

@@ -53,6 +53,7 @@ class Query:
 
     @property
     def id(self) -> str:
+        """Of what it asks for: queries that differ in other options are judged and scored as one."""
         return content_id("query", self.text, self.negative, self.aspect)
 
     @property

@@ -121,7 +121,7 @@ class Workshop:
         """Store the candidates of a stage; how many the gate stopped, by reason."""
         rows = [
             {
-                "query": query.id,
+                "query": query,
                 "rewrite": candidate.text,
                 "round": candidate.round,
                 "total": candidate.total,

@@ -95,7 +95,7 @@ class Database:
     # Queries
 
     def add_queries(self, items: Iterable[Query]) -> None:
-        rows = [{"id": q.id, "text": q.text, "negative": q.negative, "options": q.options} for q in items]
+        rows = [{"id": _key(q), "text": q.text, "negative": q.negative, "options": q.options} for q in items]
         self.add(queries, rows)
 
     def query_texts(self) -> dict[str, Query]:
@@ -167,7 +167,7 @@ class Database:
             {
                 "id": key,
                 "clip": clip,
-                "query": query.id,
+                "query": _key(query),
                 "reward": reward,
                 "dimensions": None if isinstance(result, Failure) else dict(result),
                 "detail": result.detail if isinstance(result, Failure) else None,
@@ -220,7 +220,7 @@ class Database:
             {
                 "id": key,
                 "judge": judge,
-                "query": query.id,
+                "query": _key(query),
                 "rewrite": text,
                 "verdict": verdict.to_json() if verdict else None,
                 "origin": origin,
@@ -238,8 +238,11 @@ class Database:
     # What stages made
 
     def add_rewrites(self, stage: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Store the candidates of a stage, in order: query id, rewrite, round, total, dropped, dimensions."""
-        numbered = [{"stage": stage, "position": position, **row} for position, row in enumerate(rows)]
+        """Store the candidates of a stage, in order: query, rewrite, round, total, dropped, dimensions."""
+        numbered = [
+            {"stage": stage, "position": position, **row, "query": _key(row["query"])}
+            for position, row in enumerate(rows)
+        ]
         self.add(rewrites, numbered)
 
     def rewrites(self, stage: str) -> list[tuple[Query, Any]]:
@@ -254,7 +257,7 @@ class Database:
             {
                 "stage": stage,
                 "position": position,
-                "query": pair.query.id,
+                "query": _key(pair.query),
                 "chosen": pair.chosen,
                 "rejected": pair.rejected,
                 "rule": pair.rule,
@@ -279,7 +282,7 @@ class Database:
     def add_evaluation(self, benchmark: str, system: str, rows: Mapping[Query, Mapping[str, Any]]) -> None:
         """Store what a system did with the queries of a benchmark, in order."""
         numbered = [
-            {"benchmark": benchmark, "system": system, "query": query.id, "position": position, "row": dict(row)}
+            {"benchmark": benchmark, "system": system, "query": _key(query), "position": position, "row": dict(row)}
             for position, (query, row) in enumerate(rows.items())
         ]
         self.add(evaluations, numbered, replace=True)
@@ -345,6 +348,11 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _key(query: Query) -> str:
+    """The id of a query's row, which covers all that was typed; ``Query.id`` covers what it asks for alone."""
+    return content_id("typed", query.text, query.negative, query.options)
 
 
 def _made_by(table: Table, step: str) -> ColumnElement[bool]:

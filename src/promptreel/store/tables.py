@@ -19,7 +19,7 @@ meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("
 queries = Table(
     "queries",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True, doc="Of all that was typed; other tables name a query by it."),
     Column("text", Text, nullable=False),
     Column("negative", Text, nullable=False),
     Column("options", JSON),
