@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import fakes
 import pytest
@@ -14,9 +14,11 @@ from test_verdicts import MALFORMED
 from promptreel import cli, registry
 from promptreel.config import parse_recipe
 from promptreel.errors import RecipeError, Refused, UnknownName, UserError
+from promptreel.evolution import winners
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.check import check
 from promptreel.pipeline.exports import export
+from promptreel.report import page
 from promptreel.rewriter import Rewriter, Writer
 from promptreel.store import Run
 from promptreel.types import Component, Fact, Failure, Message, Pair, Query, Reply, Sampling, Verdict
@@ -25,10 +27,13 @@ from promptreel.types import Component, Fact, Failure, Message, Pair, Query, Rep
 class Mender:
     """Drafts that leave out the last word of the query, unless it is about boxes; mends what it is told to."""
 
+    heard: ClassVar[list[str]] = []
+
     def __init__(self, model: str = "mender") -> None:
         self.fingerprint = f"mender-{model}"
 
     def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+        self.heard.extend(c[-1]["content"] for c in conversations)
         return [Reply(self._answer(c[-1]["content"])) for c in conversations]
 
     def _answer(self, asked: str) -> str:
@@ -52,6 +57,7 @@ class Babbler:
 def mended(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(registry.BUILT_IN["llm"], "mender", "test_safety:Mender")
     monkeypatch.setitem(registry.BUILT_IN["llm"], "babbler", "test_safety:Babbler")
+    Mender.heard.clear()
     return place
 
 
@@ -169,6 +175,63 @@ def test_harm_does_not_count_as_a_fact_and_what_was_removed_is_said(mended: Path
         assert pipeline.gate([(gory, "a star"), (gory, "a gory star"), (gory, "a gory")], "gate") == [
             None, "unsafe", "unsafe",
         ]  # fmt: skip
+
+
+def test_evolution_of_a_harmful_query_begins_without_it(mended: Path) -> None:
+    """It is neither rendered nor shown to the teacher, and counted; its harmless rewrite has nothing to beat."""
+    Path("q.txt").write_text("star gory\nred ball\nunreadable box")  # the mender leaves out the last word
+    chosen = policy("rewrite_to_safe", teacher=MENDER)
+    evolve = run(chosen, "x", mended, until="evolve")["stages"]["evolve"]
+    assert evolve["dropped"] == {"unsafe as typed": 1, "no verdict as typed": 1}
+    assert not [text for text in fakes.FakeGenerator.rendered if "gory" in text or "unreadable" in text]
+    assert Mender.heard.count("Improve for video: star gory") == 2
+    assert [asked for asked in Mender.heard if asked.endswith(": red ball")]
+    with Run(mended) as opened:
+        tried = Pipeline(chosen, opened).kept("evolve")
+        losses = opened.database.losses()
+    assert [(c.text, c.round, c.dropped, c.total is None) for c in tried[Query("star gory")]] == [
+        ("star gory", 0, "unsafe as typed", True), ("star", 1, None, False),
+    ]  # fmt: skip
+    assert {query.text: best.text for query, best in winners(tried, {}, margin=1e9).items()} == {"star gory": "star"}
+    assert losses == {"verdict": 1}
+
+
+def test_where_harm_is_not_judged_evolution_begins_with_every_query(mended: Path) -> None:
+    Path("q.txt").write_text("star gory\nred ball\nunreadable box")
+    run(policy("off", teacher=MENDER), "x", mended, until="evolve")
+    assert {"star gory", "unreadable box"} <= fakes.FakeGenerator.rendered.keys()
+
+
+EVALUATED: dict[str, Any] = {**fakes.RECIPE, "stage": fakes.RECIPE["stage"][-1:], "systems": {"other": MENDER}}
+
+
+def test_no_harmful_text_is_rendered_for_an_evaluation(mended: Path) -> None:
+    """Whoever wrote it: it is measured as a text, and left out of what is compared by clips."""
+    Path("q.txt").write_text("star gory\nred ball\nunreadable box")
+    chosen = parse_recipe(EVALUATED)
+    summary = run(chosen, "x", mended)
+    assert not [text for text in fakes.FakeGenerator.rendered if "gory" in text or "unreadable" in text]
+    assert summary["benchmarks"]["mine"]["not rendered"] == {"raw": 2, "base": 2, "other": 1}
+    assert means(summary, "unsafe")["raw"] == (0.5, pytest.approx([0.0126, 0.9874], abs=1e-3), 2)
+    assert means(summary, "length")["other"][2] == 2
+    assert {(row["a"], row["b"]): row["queries"] for row in summary["comparisons"]} == {
+        ("base", "raw"): 1, ("other", "raw"): 1, ("other", "base"): 1,
+    }  # fmt: skip
+    with Run(mended) as opened:
+        rows = opened.database.evaluation("mine")
+        raw, other = rows["raw"][Query("star gory")], rows["other"][Query("star gory")]
+        assert (raw["withheld"], raw["unsafe"], raw["metrics"], raw["clips"]) == ("unsafe", 1.0, {}, [])
+        assert (other["withheld"], other["text"], len(other["clips"])) == ("", "star", 2)
+        assert rows["raw"][Query("unreadable box")]["withheld"] == "no verdict"
+        assert "in no comparison of clips: 2 × raw, 2 × base, 1 × other" in page.write(opened, chosen).read_text()
+
+
+def test_where_harm_is_not_judged_every_text_is_evaluated(mended: Path) -> None:
+    Path("q.txt").write_text("star gory\nred ball\nunreadable box")
+    summary = run(parse_recipe({**EVALUATED, "safety": "off"}), "x", mended)
+    assert {"star gory", "unreadable box"} <= fakes.FakeGenerator.rendered.keys()
+    assert "not rendered" not in summary["benchmarks"]["mine"]
+    assert all(row["queries"] == 3 for row in summary["comparisons"])
 
 
 def test_where_harm_is_not_judged_every_fact_counts(place: Path) -> None:

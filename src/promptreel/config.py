@@ -249,8 +249,9 @@ class Recipe(Table):
     """Reads rewrites for facts and harm, for the gate and the fidelity columns."""
     gate: GateTable = GateTable()
     safety: Literal["rewrite_to_safe", "refuse", "off"] = "rewrite_to_safe"
-    """What becomes of harm. ``rewrite_to_safe``: a query keeps its harmless facts, and no harmful rewrite passes
-    (VPO). ``refuse``: a harmful query is neither rewritten nor rendered, and counted. ``off``: harm is not judged."""
+    """What becomes of harm. ``rewrite_to_safe``: a query keeps its harmless facts, and no harmful text is rendered,
+    be it a rewrite (VPO) or the query. ``refuse``: a harmful query is neither rewritten nor rendered, and counted.
+    ``off``: harm is not judged."""
     rewards: dict[str, ComponentTable]
     blends: dict[str, BlendTable]
     systems: dict[str, WriterTable] = {}

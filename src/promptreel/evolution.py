@@ -1,8 +1,8 @@
 """Reward-guided evolution of prompts (Prompt-A-Video, arXiv 2412.15156, stage 1), as ask and tell.
 
-Generation 0 is the raw query. In each round the teacher sees the query and the best rewrites so far with
-their scores, and proposes children. All queries move together, so that proposals and renders come in large
-batches. The state is nothing but what was told: no disk, no model, no clock.
+Generation 0 is the raw query, where it may be rendered. In each round the teacher sees the query and the best
+rewrites so far with their scores, and proposes children. All queries move together, so that proposals and renders
+come in large batches. The state is nothing but what was told: no disk, no model, no clock.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Fixed:
         return sorted(scored, key=lambda candidate: -(candidate.total or 0.0))[: self.context]
 
     def mean_best(self) -> float:
-        """The mean over queries of the best total so far."""
+        """The mean of the best total so far, over the queries that have one."""
         tops = [found[0].total or 0.0 for query in self.tried if (found := self.best(query))]
         return sum(tops) / len(tops) if tops else 0.0
 
@@ -79,7 +79,8 @@ def winners(
 ) -> dict[Query, Candidate]:
     """The best rewrite of each query that clears all floors and beats the raw query by a margin.
 
-    A query whose raw text could not be scored has nothing to beat; one without such a rewrite is left out.
+    A query whose raw text has no score, since it is harmful or could not be rendered, has nothing to beat; one
+    without such a rewrite is left out.
     """
     chosen = {}
     for query, candidates in tried.items():

@@ -32,6 +32,8 @@ class Row:
     """Each fact of the query and what became of it in the text: ``kept``, ``lost`` or ``changed``."""
     removed: tuple[str, ...] = ()
     """What of the query was left out because it is harm, with reasons."""
+    withheld: str = ""
+    """Why the text was not rendered: it is harmful, or nobody could tell; empty when it was."""
     refused: bool = False
     """Whether the safety policy refused the query: there is no text then, and no clip."""
 

@@ -24,6 +24,7 @@ def study(
     desk: Desk,
     judge: Component,
     read: Read,
+    withheld: Callable[[Verdict | None], str | None],
     too_long: Callable[[str], bool],
     origin: str,
     refused: AbstractSet[Query] = frozenset(),
@@ -31,7 +32,8 @@ def study(
     """What each system did with each query. The system whose writer is ``None`` passes queries on as typed.
 
     A query that a system could not answer has no row for it, and is left out of its comparisons. One that is
-    ``refused`` is neither rewritten nor rendered. ``judge`` is a reward for clips, ``read`` judges texts. Without
+    ``refused`` is neither rewritten nor rendered. ``judge`` is a reward for clips, ``read`` judges texts, and
+    ``withheld`` says by a verdict why a text must not be rendered: it has a row without metrics of clips. Without
     seeds nothing is rendered, and only the texts are judged.
     """
     admitted = [query for query in queries if query not in refused]
@@ -44,24 +46,27 @@ def study(
             texts[name] = {q: text for q, text in zip(admitted, written, strict=True) if text is not None}
     items = list(dict.fromkeys((query, text) for by_query in texts.values() for query, text in by_query.items()))
     verdicts = dict(zip(items, read(items, origin), strict=True))
-    scored = {(s.query, s.text): s for s in scorer.score(items, seeds, {judge.name: judge}, origin)}
+    stopped = {item: reason for item in items if seeds and (reason := withheld(verdicts[item]))}
+    shown = scorer.score([item for item in items if item not in stopped], seeds, {judge.name: judge}, origin)
+    scored = {(s.query, s.text): s for s in shown}
     results: dict[str, dict[Query, Row]] = {}
     for name, by_query in texts.items():
         results[name] = {
             query: Row("", {}, None, unsafe=0.0, words=0, over_limit=None, refused=True) for query in refused
         }
         for query, text in by_query.items():
-            verdict = verdicts[query, text]
+            verdict, seen = verdicts[query, text], scored.get((query, text))
             results[name][query] = Row(
                 text=text,
-                metrics=scored[query, text].dimensions,
+                metrics=seen.dimensions if seen else {},
                 fidelity=verdict.fidelity if verdict else None,
                 unsafe=float(bool(verdict.unsafe)) if verdict else None,
                 words=len(text.split()),
                 over_limit=float(too_long(text)),
-                clips=scored[query, text].clips,
+                clips=seen.clips if seen else (),
                 facts=tuple((fact.text, fact.status) for fact in verdict.facts) if verdict else (),
                 removed=tuple(verdict.removed) if verdict else (),
+                withheld=stopped.get((query, text), ""),
             )
     return results
 

@@ -115,10 +115,13 @@ class Pipeline(Workshop):
     # The stages
 
     def evolve(self, stage: EvolveStage) -> dict[str, Any]:
-        """Let the teacher improve the prompt of every query, round after round, by reward."""
+        """Let the teacher improve the prompt of every query, round after round, by reward.
+
+        A query that is harmful as typed has no generation 0: it is counted under ``dropped``, the teacher begins
+        without an example, and whatever passes the gate has nothing to beat.
+        """
         asked = self.admitted(self.queries(stage.queries), f"{stage.name}/0")
         search = Fixed(asked, stage.rounds, stage.children, stage.context)
-        self.scorer.judge(search.start(), f"{stage.name}/0")  # refuses what its world does not know
         seeds = self.seeds(stage.name, stage.seeds)
         search.tell(self.trial(search.start(), 0, stage.blend, seeds, f"{stage.name}/0"))
         best = [search.mean_best()]
@@ -238,11 +241,20 @@ class Pipeline(Workshop):
         writer = self.writer(stage.student)
         student = (locate(writer.llm.options["model"]), locate(writer.llm.options.get("adapter")))
         callbacks = [StepReport(self.report, stage.name)]
+        self.engine.release()
         with self.run.publishing(stage.name) as out:
-            return method(student, writer, data, out, self.recipe.seed, stage.trainer, stage.lora, callbacks)
+            found = method(student, writer, data, out, self.recipe.seed, stage.trainer, stage.lora, callbacks)
+        self.engine.release()  # of the training itself, which refers to its model in circles
+        return found
 
     def evaluate(self, stage: EvaluateStage) -> dict[str, Any]:
-        """Compare the systems on every benchmark."""
+        """Compare the systems on every benchmark.
+
+        No harmful text is rendered, be it a system's or a query as typed (``raw``): nobody wants such clips on a disk
+        or in a report. It is counted under ``unsafe`` and ``not rendered``, and its query is left out of what is
+        compared by clips, neither won nor lost: who writes less harm is said by ``unsafe``, over all queries, and who
+        gets better clips by the others.
+        """
         output: dict[str, Any] = {"benchmarks": {}, "comparisons": [], "means": [], "gaps": []}
         names = [*stage.systems, *([stage.ceiling] if stage.ceiling else [])]
         systems = {name: None if name == "raw" else self.writer(name) for name in names}
@@ -267,6 +279,7 @@ class Pipeline(Workshop):
                 self.desk,
                 judge,
                 lambda items, step: self.verdicts(items, step, reader),
+                self.withheld,
                 self.too_long,
                 origin,
                 refused.keys(),
@@ -278,6 +291,9 @@ class Pipeline(Workshop):
             for key, found_rows in part.items():
                 output[key] += found_rows
             output["benchmarks"][name] = {"queries": len(found), "seeds": benchmark.seeds}
+            withheld = {system: sum(bool(row.withheld) for row in rows.values()) for system, rows in results.items()}
+            if any(withheld.values()):
+                output["benchmarks"][name]["not rendered"] = {system: n for system, n in withheld.items() if n}
             if self.left_out:
                 output["benchmarks"][name]["left out"] = dict(self.left_out)
         self.left_out.clear()

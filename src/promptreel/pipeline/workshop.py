@@ -89,6 +89,16 @@ class Workshop:
             return [verdict and verdict.ignoring_harm() for verdict in found]
         return found
 
+    def withheld(self, verdict: Verdict | None) -> str | None:
+        """Why a text is never rendered, whoever wrote it: it is harmful, or nobody could tell. ``None`` when it may be,
+        as everything may where harm is not judged.
+        """
+        if self.recipe.safety == "off":
+            return None
+        if verdict is None:
+            return "no verdict"
+        return "unsafe" if verdict.unsafe else None
+
     def gate(self, items: Sequence[tuple[Query, str]], origin: str) -> list[str | None]:
         """Why a rewrite must not be rendered, ``None`` when it may: text only, before anything is paid."""
         reasons: list[str | None] = []
@@ -106,8 +116,12 @@ class Workshop:
     def trial(
         self, items: Sequence[tuple[Query, str]], number: int, blend: str, seeds: Sequence[int], origin: str
     ) -> dict[Query, list[Candidate]]:
-        """Gate rewrites (generation 0 passes), render and score those that pass."""
-        reasons = self.gate(items, origin) if number else [None] * len(items)
+        """Gate rewrites, render and score those that pass. Queries as typed (generation 0) pass unless harmful."""
+        if number:
+            reasons = self.gate(items, origin)
+        else:
+            found = [self.withheld(verdict) for verdict in self.verdicts(items, origin)]
+            reasons = [reason and f"{reason} as typed" for reason in found]
         passed = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
         scored = {(s.query, s.text): s for s in self.scorer.score(passed, seeds, self.rewards, origin)}
         results: dict[Query, list[Candidate]] = {}
