@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from promptreel import registry
-from promptreel.errors import RenderError
-from promptreel.generators.diffusers import DiffusersGenerator, _reason
+from promptreel.errors import RenderError, out_of_memory
+from promptreel.generators.diffusers import DiffusersGenerator
 from promptreel.llms.local import LocalLLM
 from promptreel.resources import locate
 from promptreel.rewards import pixels
@@ -75,7 +75,7 @@ def test_a_render_that_raises_says_why(generator: DiffusersGenerator, monkeypatc
     with pytest.raises(RenderError, match="can't allocate") as caught:
         generator.render(REQUESTS[:2])
     assert caught.value.reason == "memory"
-    assert _reason(RuntimeError("shapes do not fit")) == "render"
+    assert not out_of_memory(RuntimeError("shapes do not fit"))
 
 
 def test_a_local_model_answers_deterministically_and_in_order() -> None:

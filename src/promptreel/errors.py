@@ -77,6 +77,13 @@ class ReplyError(PromptreelError):
     pass
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is for want of memory, which torch says in words, and on the CPU in nothing else."""
+    words = str(error).lower()
+    short = isinstance(error, MemoryError) or getattr(error, "reason", "") == "memory"
+    return short or "out of memory" in words or "can't allocate memory" in words
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: the nearest known one, and all of them."""
     names = sorted(known)

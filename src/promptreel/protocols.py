@@ -126,3 +126,7 @@ class Engine(Protocol):
         idempotent; one that dies again raises.
         """
         ...
+
+    def release(self) -> None:
+        """Forget all workers that are kept: what comes next, a training, needs the room."""
+        ...

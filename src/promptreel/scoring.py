@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from promptreel.errors import PromptreelError, RenderError, RunError
+from promptreel.errors import PromptreelError, RenderError, RunError, out_of_memory
 from promptreel.protocols import Engine, Generator, Judge, Reward, Worker
 from promptreel.registry import build
 from promptreel.store import ClipCache, Run
@@ -83,7 +83,7 @@ def render_worker(generator: Component, cache: Path, fingerprint: str) -> Worker
         except (PromptreelError, OSError, ImportError):
             raise  # no later render could succeed either
         except Exception as error:
-            reason = "memory" if isinstance(error, MemoryError) else "render"
+            reason = "memory" if out_of_memory(error) else "render"
             raise RenderError(f"{type(error).__name__}: {error}", reason) from error
         results: list[float | Failure] = []
         for clip in rendered:
@@ -119,7 +119,7 @@ def reward_worker(reward: Component, cache: Path) -> Worker:
     """Scores (query, clip id, fps) on the clip as read back from the cache.
 
     A clip that cannot be read is a ``Failure``; so is one at which the reward raises when it sees it alone, or
-    of which it says what is not a number.
+    of which it says what is not a number. Raises ``RenderError`` for want of memory: the batch may be too large.
     """
     model: Reward = build(reward)
     clips = ClipCache(cache)
@@ -134,7 +134,10 @@ def reward_worker(reward: Component, cache: Path) -> Worker:
                 results[index] = Failure("clip", str(error))
         try:
             results.update(zip([i for i, _ in readable], model.score([item for _, item in readable]), strict=True))
-        except Exception:  # noqa: BLE001 - a reward is foreign code: what it raises costs a score, not the run
+        except Exception as error:
+            # A reward is foreign code: what it raises costs a score, not the run.
+            if out_of_memory(error):
+                raise RenderError(f"{type(error).__name__}: {error}", "memory") from error
             for index, item in readable:
                 try:
                     (results[index],) = model.score([item])

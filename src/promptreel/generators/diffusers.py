@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from promptreel import profiles
-from promptreel.errors import RecipeError, RenderError, UserError, did_you_mean
+from promptreel.errors import RecipeError, RenderError, UserError, did_you_mean, out_of_memory
 from promptreel.profiles import Adapter, Profile
 from promptreel.store.files import fingerprint
 from promptreel.types import Clip, Failure, RenderRequest
@@ -193,7 +193,8 @@ class DiffusersGenerator:
             raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
         except (RuntimeError, MemoryError) as error:
             torch.cuda.empty_cache()
-            raise RenderError(f"{type(error).__name__}: {error}", _reason(error)) from error
+            reason = "memory" if out_of_memory(error) else "render"
+            raise RenderError(f"{type(error).__name__}: {error}", reason) from error
         media = output.frames if hasattr(output, "frames") else np.asarray(output.images)[:, None]
         clips: list[Clip | Failure] = []
         for request, frames in zip(requests, media, strict=True):
@@ -233,10 +234,3 @@ def _dtypes(asked: str | Mapping[str, str], profile: Profile, device: str) -> di
         if not isinstance(getattr(torch, name, None), torch.dtype):
             raise RecipeError(f"dtype: torch has no {name!r}; say float32, bfloat16 or float16")
     return found
-
-
-def _reason(error: BaseException) -> str:
-    """Whether a render failed for want of memory, which torch on the CPU says only in words."""
-    words = str(error).lower()
-    short = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return "memory" if short or "out of memory" in words or "can't allocate memory" in words else "render"

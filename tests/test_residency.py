@@ -1,0 +1,146 @@
+"""One device is enough: models that do not fit together take turns."""
+
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanPipeline
+from transformers import AutoModelForCausalLM, XCLIPModel
+
+from promptreel import pipeline
+from promptreel.config import load_recipe
+from promptreel.engine.local import LocalEngine
+from promptreel.errors import RenderError, RunError, UserError
+
+SMALL = [
+    "evolve.queries.take=4", "evolve.rounds=1", "evolve.children=2",
+    "evaluate.systems=['raw','base']", "evaluate.benchmarks={}",
+    "evaluate.benchmarks.tiny-test={queries={source='tiny-test', take=4}, seeds=1}",
+]  # fmt: skip
+
+
+class Room:
+    """Room for so many models, in which workers are built that need one each."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.built, self.models = size, 0, weakref.WeakSet[Any]()
+
+    def factory(self, name: str) -> Callable[[Sequence[int]], list[str]]:
+        class Model:
+            pass
+
+        model = Model()
+        model.itself = model  # type: ignore[attr-defined]  # as real ones do, it goes only with the garbage
+        self.built += 1
+        self.models.add(model)
+
+        def work(batch: Sequence[int]) -> list[str]:
+            if len(self.models) > self.size:
+                raise MemoryError(f"no room for {len(self.models)} models")
+            return [f"{type(model).__name__} {name}{item}" for item in batch]
+
+        return work
+
+
+def test_models_that_do_not_fit_together_take_turns() -> None:
+    room, engine = Room(2), LocalEngine()
+    for name in "abcabc":
+        assert list(engine.map(room.factory, {"name": name}, [1, 2], 1)) == [[f"Model {name}1"], [f"Model {name}2"]]
+    assert engine.resident == 2
+    built = room.built
+    list(engine.map(room.factory, {"name": "c"}, [1], 1))
+    assert room.built == built  # what fits stays
+
+
+def test_a_model_that_does_not_fit_alone_says_so_once() -> None:
+    room, engine = Room(0), LocalEngine()
+    with pytest.raises(RunError, match=r"do not fit \(no room for 1 models\): load it smaller"):
+        list(engine.map(room.factory, {"name": "a"}, [1], 1))
+    assert room.built == 1
+    with pytest.raises(UserError, match="resident is 0"):
+        LocalEngine(resident=0)
+
+
+def test_a_batch_of_renders_that_is_too_large_is_for_the_scorer_to_halve() -> None:
+    tried = []
+
+    def factory() -> Callable[[Sequence[int]], list[int]]:
+        def work(batch: Sequence[int]) -> list[int]:
+            tried.append(len(batch))
+            raise RenderError("CUDA out of memory", "memory")
+
+        return work
+
+    with pytest.raises(RenderError):
+        list(LocalEngine().map(factory, {}, [1, 2], 2))
+    assert tried == [2]
+
+
+class Loads:
+    """Which models of the tiny world are alive, each time that one is loaded or a batch stored, and the bytes of all
+    weights that are, whoever holds them, each time that one is loaded.
+
+    Nothing is collected before they are counted, so that what only garbage holds counts as well.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loaded: list[tuple[str, weakref.ref[Any]]] = []
+        self.sizes: list[int] = []
+        self.alive: list[int] = []
+        self.weights: list[int] = []
+        self._others = {id(weight): weight for weight in weights()}
+        for kind in (AutoModelForCausalLM, WanPipeline, XCLIPModel):
+            monkeypatch.setattr(kind, "from_pretrained", self._noting(kind.__name__, kind.from_pretrained))
+
+    def _noting(self, name: str, load: Callable[..., Any]) -> Callable[..., Any]:
+        def loading(*arguments: Any, **options: Any) -> Any:
+            model = load(*arguments, **options)
+            parts = model.components.values() if isinstance(model, WanPipeline) else [model]
+            networks = [part for part in parts if isinstance(part, torch.nn.Module)]
+            self.sizes.append(sum(weight.nbytes for network in networks for weight in network.parameters()))
+            self.loaded.append((name, weakref.ref(model)))
+            self.note()
+            self.weights.append(sum(weight.nbytes for weight in weights() if id(weight) not in self._others))
+            return model
+
+        return loading
+
+    def note(self, *_: object) -> None:
+        self.alive.append(sum(model() is not None for _, model in self.loaded))
+
+
+def weights() -> list[torch.nn.Parameter]:
+    return [found for found in gc.get_objects() if issubclass(type(found), torch.nn.Parameter)]
+
+
+@pytest.mark.parametrize("resident", [1, 8])
+def test_a_staged_run_has_one_model_at_a_time(resident: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what takes its memory: never more than the largest of them alone."""
+    loads = Loads(monkeypatch)
+    recipe, _ = load_recipe("tiny", [*SMALL, "engine.name=local", f"engine.resident={resident}"])
+    pipeline.run(recipe, "", tmp_path / "run", loads.note, until="evolve")
+    assert {name for name, _ in loads.loaded} == {"AutoModelForCausalLM", "WanPipeline", "XCLIPModel"}
+    if resident == 1:
+        assert max(loads.alive) == 1
+        assert max(loads.sizes) <= max(loads.weights) <= 1.2 * max(loads.sizes)
+        assert len(loads.loaded) > 3  # each had to be loaded again
+    else:
+        assert (max(loads.alive), len(loads.loaded)) == (3, 3)
+        assert max(loads.weights) > 1.2 * max(loads.sizes)
+
+
+def test_a_training_finds_the_room_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = LocalEngine()
+    room = Room(9)
+    list(engine.map(room.factory, {"name": "a"}, [1], 1))
+    gc.disable()
+    try:
+        assert len(room.models) == 1
+        engine.release()
+        assert not room.models
+    finally:
+        gc.enable()
