@@ -11,10 +11,10 @@ from promptreel.errors import RecipeError, UnknownName
 from promptreel.evaluation import compare, stats
 from promptreel.evaluation.compare import Row
 from promptreel.evaluation.study import findings
-from promptreel.evolution import Candidate, Fixed, winners
-from promptreel.pairs import check_rule, dominance, margin_floors, merge, rule
-from promptreel.scoring import Scored, clears, total
-from promptreel.types import Fact, Pair, Query, Verdict
+from promptreel.evolution import Fixed, winners
+from promptreel.pairs import check_rule, dominance, gate, margin_floors, merge, rule
+from promptreel.scoring import clears, total
+from promptreel.types import Candidate, Fact, Pair, Query, Verdict
 
 Q = [Query("a ball"), Query("a box")]
 
@@ -56,8 +56,8 @@ def test_a_missing_score_is_never_a_number() -> None:
     assert clears({"a": 0.0}, {"a": 0.0})
 
 
-def scored(text: str, value: float, **dimensions: float) -> tuple[Scored, float]:
-    return Scored(Q[0], text, dimensions, ()), value
+def scored(text: str, value: float, **dimensions: float | None) -> Candidate:
+    return Candidate(text, 1, value, dimensions)
 
 
 def test_margin_floors_pairs_the_top_with_what_it_clearly_beats() -> None:
@@ -199,8 +199,25 @@ def test_dominance_wants_no_dimension_worse_and_a_gap() -> None:
     assert dominance({Q[0]: [a, near]}, drops, {}) == []
     assert drops == {"no dominance": 1, "margin too small": 1}
     assert dominance({Q[0]: [a, c]}, drops, {}, dimensions=["y"])[0].margin == 2.0
-    missing = (Scored(Q[0], "m", {"x": 0.0, "y": None}, ()), 0.0)
+    missing = scored("m", 0.0, x=0.0, y=None)
     assert dominance({Q[0]: [a, missing]}, drops, {}) == []
+
+
+def test_what_the_gate_dropped_loses_against_what_says_most_nearly_the_same() -> None:
+    good = [scored("a red ball goes up", 1.0), scored("We see a ball of red", 2.0, x=0.0)]
+    bad = [
+        Candidate("a red ball goes down", 1, dropped="fidelity"),
+        Candidate("We see a bloody ball of red", 1, dropped="unsafe"),
+        Candidate("nobody could judge it", 1, dropped="no verdict"),
+    ]
+    drops = Counter[str]()
+    samples = {Q[0]: [*bad, *good], Q[1]: good}
+    pairs = gate(samples, drops, {})
+    assert [(p.chosen, p.rejected) for p in pairs] == [(g.text, b.text) for g, b in zip(good, bad, strict=False)]
+    assert drops == {"nothing dropped": 1}
+    assert [p.chosen for p in gate(samples, drops, {"x": 1.0})] == []
+    assert drops["nothing passed"] == 2
+    assert len(gate(samples, drops, {}, per_query=1)) == 1
 
 
 def test_a_query_with_a_text_pair_drops_its_video_pair_unless_told_otherwise() -> None:

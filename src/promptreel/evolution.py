@@ -8,22 +8,10 @@ come in large batches. The state is nothing but what was told: no disk, no model
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from promptreel.scoring import clears
-from promptreel.types import Query, Scores
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A rewrite on trial. ``total`` is the blend of its scores, ``None`` if it was dropped or unscored."""
-
-    text: str
-    round: int
-    total: float | None = None
-    dimensions: Scores = field(default_factory=dict)
-    dropped: str | None = None
-    """Why it was not rendered."""
+from promptreel.types import Candidate, Query
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,24 @@
-"""Preference pairs from scored candidates: each rule a named function, every drop counted."""
+"""Preference pairs from the candidates of a query: each rule a named function, every drop counted.
+
+A rule is given all candidates of each query: those that have a total, and those that the gate dropped.
+"""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from promptreel.errors import RecipeError, UnknownName, did_you_mean
-from promptreel.scoring import Scored, clears
-from promptreel.types import Pair, Query
+from promptreel.scoring import clears
+from promptreel.types import Candidate, Pair, Query
 
 Rule = Callable[..., list[Pair]]
 
 
 def margin_floors(
-    samples: Mapping[Query, Sequence[tuple[Scored, float]]],
+    samples: Mapping[Query, Sequence[Candidate]],
     drops: Counter[str],
     floors: Mapping[str, float],
     margin: float = 1.4,
@@ -29,8 +33,8 @@ def margin_floors(
     ``per_query`` pairs for a query.
     """
     pairs: list[Pair] = []
-    for query, scored in samples.items():
-        ranked = sorted(scored, key=lambda entry: -entry[1])
+    for query, candidates in samples.items():
+        ranked = sorted(_totals(candidates), key=lambda entry: -entry[1])
         found: list[Pair] = []
         if len(ranked) < 2:
             drops["one candidate"] += 1
@@ -52,7 +56,7 @@ def margin_floors(
 
 
 def dominance(
-    samples: Mapping[Query, Sequence[tuple[Scored, float]]],
+    samples: Mapping[Query, Sequence[Candidate]],
     drops: Counter[str],
     floors: Mapping[str, float],
     margin: float = 0.5,
@@ -68,7 +72,8 @@ def dominance(
     ``tolerance``, one for all or by dimension, says what is no difference.
     """
     pairs: list[Pair] = []
-    for query, scored in samples.items():
+    for query, candidates in samples.items():
+        scored = _totals(candidates)
         reasons: Counter[str] = Counter()
         found: list[Pair] = []
         for chosen, high in scored:
@@ -89,7 +94,9 @@ def dominance(
     return pairs
 
 
-def _dominates(a: Scored, b: Scored, dimensions: Sequence[str] | None, tolerance: float | Mapping[str, float]) -> bool:
+def _dominates(
+    a: Candidate, b: Candidate, dimensions: Sequence[str] | None, tolerance: float | Mapping[str, float]
+) -> bool:
     better = False
     for name in dimensions or [name for name in a.dimensions if name in b.dimensions]:
         x, y = a.dimensions.get(name), b.dimensions.get(name)
@@ -98,6 +105,45 @@ def _dominates(a: Scored, b: Scored, dimensions: Sequence[str] | None, tolerance
             return False
         better = better or x - y > slack
     return better
+
+
+GATE = ("fidelity", "unsafe", "too long")
+"""Verdicts of the gate that say what is wrong with a text. Where there was no verdict, nobody knows."""
+
+
+def gate(
+    samples: Mapping[Query, Sequence[Candidate]],
+    drops: Counter[str],
+    floors: Mapping[str, float],
+    per_query: int | None = 3,
+) -> list[Pair]:
+    """What passed the gate over what it dropped, for no render more than the scored candidates took.
+
+    Each dropped candidate loses against the scored one that says most nearly the same, so that what differs is
+    what was wrong with it; the better total decides among equals. At most ``per_query`` pairs for a query, in
+    the order in which they were drawn. Only candidates that clear all floors are chosen.
+    """
+    pairs: list[Pair] = []
+    for query, candidates in samples.items():
+        good = [(c, total) for c, total in _totals(candidates) if clears(c.dimensions, floors)]
+        bad = [c.text for c in candidates if c.dropped in GATE]
+        if not good or not bad:
+            drops["nothing passed" if not good else "nothing dropped"] += 1
+            continue
+        for text in bad[:per_query]:
+            chosen, _ = max(good, key=lambda entry: (_likeness(entry[0].text, text), entry[1]))
+            pairs.append(Pair(query, chosen.text, text, "gate", 0.0))
+    return pairs
+
+
+def _likeness(a: str, b: str) -> float:
+    """The share of words that two texts have in common in the same order, 0 to 1."""
+    return difflib.SequenceMatcher(None, a.split(), b.split(), autojunk=False).ratio()
+
+
+def _totals(candidates: Sequence[Candidate]) -> list[tuple[Candidate, float]]:
+    """The candidates that have a total, with it."""
+    return [(candidate, candidate.total) for candidate in candidates if candidate.total is not None]
 
 
 def merge(sources: Sequence[Sequence[Pair]], exclusive: bool) -> list[Pair]:
@@ -112,7 +158,7 @@ def merge(sources: Sequence[Sequence[Pair]], exclusive: bool) -> list[Pair]:
     return merged
 
 
-RULES: dict[str, Rule] = {"margin_floors": margin_floors, "dominance": dominance}
+RULES: dict[str, Rule] = {"margin_floors": margin_floors, "dominance": dominance, "gate": gate}
 
 
 def rule(name: str) -> Rule:

@@ -178,6 +178,18 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A rewrite on trial. ``total`` is the blend of its scores, ``None`` if it was dropped or unscored."""
+
+    text: str
+    round: int
+    total: float | None = None
+    dimensions: Scores = field(default_factory=dict)
+    dropped: str | None = None
+    """Why it was not rendered."""
+
+
+@dataclass(frozen=True)
 class Pair:
     """A preference: for this query, ``chosen`` over ``rejected``, by how much and by which rule."""
 

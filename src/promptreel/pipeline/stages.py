@@ -25,14 +25,14 @@ from promptreel.config import (
 from promptreel.critique import Critique, Draft
 from promptreel.errors import RunError, UserError, importing
 from promptreel.evaluation.study import findings, study
-from promptreel.evolution import Candidate, Fixed, winners
+from promptreel.evolution import Fixed, winners
 from promptreel.pairs import merge, rule
 from promptreel.pipeline.check import generator_of
 from promptreel.pipeline.workshop import Workshop
 from promptreel.resources import locate
 from promptreel.rewriter import Tried
-from promptreel.scoring import Scored, Scorer
-from promptreel.types import Query, Sampling
+from promptreel.scoring import Scorer
+from promptreel.types import Candidate, Query, Sampling
 
 log = logging.getLogger(__name__)
 
@@ -215,10 +215,7 @@ class Pipeline(Workshop):
     def pairs(self, stage: PairsStage) -> dict[str, Any]:
         """Turn scored candidates into preferences."""
         sampled = next(s for s in self.recipe.stages(SampleStage) if s.name == stage.samples)
-        samples = {
-            query: [(Scored(query, c.text, c.dimensions, ()), c.total) for c in tried if c.total is not None]
-            for query, tried in self.kept(stage.samples).items()
-        }
+        samples = self.kept(stage.samples)
         drops: Counter[str] = Counter()
         options = {"floors": self.recipe.blends[sampled.blend].floors, **(stage.rule.model_extra or {})}
         made = rule(stage.rule.name)(samples, drops, **options)

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from promptreel import profiles, queries, registry
 from promptreel.config import QueriesTable, Recipe, WriterTable
 from promptreel.errors import importing
-from promptreel.evolution import Candidate
 from promptreel.pipeline.check import generator_of
 from promptreel.rewriter import Desk, Writer
 from promptreel.scoring import Report, Scorer, silent, total
 from promptreel.store import Run
-from promptreel.types import Component, Query, Sampling, Verdict, content_seed
+from promptreel.types import Candidate, Component, Query, Sampling, Verdict, content_seed
 
 
 class Workshop:
