@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import figures_table
+import results_table
 from promptreel.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +19,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONT
 def test_the_readme_shows_the_figures_of_the_manifest() -> None:
     manifest = json.loads(figures_table.MANIFEST.read_text())
     assert figures_table.table(manifest) in (ROOT / "README.md").read_text(), "run: python tools/figures_table.py"
+
+
+def test_the_readme_shows_what_the_full_run_found() -> None:
+    summary = json.loads(figures_table.SUMMARY.read_text())
+    assert figures_table.gains(summary) in (ROOT / "README.md").read_text(), "run: python tools/figures_table.py"
+
+
+def test_the_results_are_those_of_the_summaries() -> None:
+    assert results_table.PAGE.read_text() == results_table.page(results_table.summaries()), results_table.__doc__
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,5 @@
-"""Writes the figures of the tiny models, as measured into their manifest, as the table that the README shows.
+"""Writes the two tables that the README shows: how good the tiny models are, from their manifest, and what the tiny
+recipe wins, from the summary of its full run.
 
 python tools/figures_table.py
 """
@@ -11,6 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "src" / "promptreel" / "tiny" / "weights" / "manifest.json"
+SUMMARY = ROOT / "docs" / "results" / "tiny.json"
 
 
 def table(manifest: dict[str, Any]) -> str:
@@ -29,5 +31,43 @@ def table(manifest: dict[str, Any]) -> str:
     return "\n".join(["| measured on held-out queries | |", "| --- | --- |", *(f"| {n} | {v:.2f} |" for n, v in rows)])
 
 
+def gains(summary: dict[str, Any]) -> str:
+    """What a full run of the tiny recipe won, in Markdown."""
+    size = summary["benchmarks"]["tiny-test"]
+    last = summary["systems"][-1]
+
+    def win(a: str, b: str, metric: str = "overall", benchmark: str = "tiny-test") -> str:
+        key = {"a": a, "b": b, "metric": metric, "benchmark": benchmark}
+        return _only(summary["comparisons"], key, "win_rate")
+
+    def mean(system: str, metric: str) -> str:
+        return _only(summary["means"], {"system": system, "metric": metric, "benchmark": "tiny-test"}, "mean")
+
+    def closed(system: str) -> str:
+        return _only(summary["gaps"], {"system": system, "metric": "overall", "benchmark": "tiny-test"}, "closed")
+
+    rows = [
+        ("the student's prompts win over the queries as typed", win(last, "raw")),
+        ("… by the stated facts alone", win(last, "raw", "facts")),
+        ("… for queries in words that no training query had", win(last, "raw", benchmark="tiny-ood")),
+        ("they win over those of the untrained language model", win(last, "base")),
+        ("SFT wins over the untrained language model", win("sft", "base")),
+        ("two rounds of DPO win over SFT", win(last, "sft")),
+        ("way from raw queries to the ceiling: untrained", closed("base")),
+        ("… after SFT", closed("sft")),
+        ("… after DPO", closed(last)),
+        ("stated facts that the prompt keeps: untrained", mean("base", "fidelity")),
+        ("… after DPO", mean(last, "fidelity")),
+    ]
+    head = f"| recipe `tiny`, {size['queries']} held-out queries, {size['seeds']} clips each | 95 % interval |"
+    return "\n".join([head, "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _only(rows: list[dict[str, Any]], key: dict[str, str], value: str) -> str:
+    (row,) = [row for row in rows if all(row[name] == wanted for name, wanted in key.items())]
+    low, high = row["ci95"]
+    return f"{row[value]:.2f} [{low:.2f}, {high:.2f}]"
+
+
 if __name__ == "__main__":
-    print(table(json.loads(MANIFEST.read_text())))
+    print(table(json.loads(MANIFEST.read_text())), gains(json.loads(SUMMARY.read_text())), sep="\n\n")
