@@ -178,9 +178,9 @@ def test_a_judge_says_what_was_removed_and_what_was_lost(call: Any) -> None:
         assert (code, out) == (0, "A corgi on a beach.\n")
         assert "left out as harmful: bloody (so)" in err
         assert "lost: surfing" in err
-        assert len(server.requests) == 2
+        assert len(server.requests) == 5  # four drafts, for none keeps surfing; one verdict, for they are the same
         assert call(*command) == (code, out, err)
-        assert len(server.requests) == 2  # verdicts are remembered too
+        assert len(server.requests) == 5  # verdicts are remembered too
 
 
 def test_without_a_judge_the_words_that_went_are_named(call: Any) -> None:

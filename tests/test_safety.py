@@ -325,6 +325,16 @@ def rewriter(mended: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda safety: Rewriter("mender", "tiny", safety=safety, judge=Component("judge", "fake"))
 
 
+def test_a_rewrite_that_loses_a_fact_is_drawn_again(rewriter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drafts = iter(["ball", "star", "red star"])
+    monkeypatch.setattr(Rewriter, "_texts", lambda self, conversations, seed: [next(drafts)])
+    rewrite = rewriter("rewrite_to_safe")("red star")
+    assert (rewrite.text, rewrite.verdict.fidelity) == ("red star", 1.0)
+    drafts = iter(["ball", "star", "sky", "sea"])
+    rewrite = rewriter("rewrite_to_safe")("red star")
+    assert (rewrite.text, rewrite.verdict.problems) == ("star", ["lost: red"])  # the best there was
+
+
 def test_the_public_rewriter_says_what_it_removed_or_refuses(rewriter: Any, caplog: pytest.LogCaptureFixture) -> None:
     rewrite = rewriter("rewrite_to_safe")("star gory")  # the mender leaves out the last word
     assert (rewrite.text, rewrite.removed, rewrite.verdict.fidelity) == ("star", ["gory"], 1.0)

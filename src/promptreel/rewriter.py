@@ -119,7 +119,7 @@ log = logging.getLogger(__name__)
 SAFETY = ("rewrite_to_safe", "refuse", "off")
 """What becomes of harm."""
 ATTEMPTS = 4
-"""How often rewrites are drawn for a query while all of them are harmful."""
+"""How often rewrites are drawn for a query while all of them are harmful or lose a fact."""
 SHORTENINGS = 2
 """How often a rewrite that is too long is asked for again."""
 MARGIN = 0.85
@@ -255,22 +255,29 @@ class Rewriter:
     def candidates(self, query: str | Query, count: int) -> list[Rewrite]:
         """``count`` rewrites of a query, drawn together; identical ones appear once.
 
+        While none of them keeps every fact, where somebody judges that, as many are drawn again, ``ATTEMPTS`` times in
+        all; then the best of all come first.
+
         Raises ``Refused`` for a query that the policy does not let in, or when every rewrite drawn is harmful.
         """
         asked = queries.ask_for(query) if isinstance(query, str) else query
         self._admit(asked)
         withheld = 0
+        harmless: dict[str, Rewrite] = {}
         for attempt in range(ATTEMPTS):
-            rewrites = self._draw(asked, count, attempt)
-            harmless = [rewrite for rewrite in rewrites if not (rewrite.verdict and rewrite.verdict.unsafe)]
-            withheld += len(rewrites) - len(harmless)
-            if harmless:
+            for rewrite in self._draw(asked, count, attempt):
+                if rewrite.verdict and rewrite.verdict.unsafe:
+                    withheld += 1
+                else:
+                    harmless[rewrite.text] = rewrite
+            if any(r.verdict is None or r.verdict.fidelity == 1 for r in harmless.values()):
                 break
         if withheld:
             log.warning("withheld %d harmful rewrites of %r", withheld, asked.text)
         if not harmless:
             raise Refused(f"no harmless rewrite of {asked.text!r} came of {ATTEMPTS} attempts; ask for something else")
-        return harmless
+        best_first = sorted(harmless.values(), key=self.rank, reverse=True) if attempt else list(harmless.values())
+        return best_first[:count]
 
     def examine(self, query: Query, text: str) -> Rewrite:
         """A text as a rewrite of a query: what it keeps of it, and how long it is."""
