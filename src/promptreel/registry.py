@@ -29,6 +29,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "generator": {"diffusers": "promptreel.generators.diffusers:DiffusersGenerator"},
     "reward": {
         "pixels": "promptreel.rewards.pixels:Pixels",
+        "clip": "promptreel.rewards.image:CLIP",
         "xclip": "promptreel.rewards.video:XCLIP",
         "tiny-oracle": "promptreel.tiny.judges:OracleReward",
     },
@@ -51,6 +52,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tiny-unsafe": "promptreel.tiny.datasets:unsafe",
         "tiny-dev-safe": "promptreel.tiny.datasets:dev_safe",
         "tiny-dev-unsafe": "promptreel.tiny.datasets:dev_unsafe",
+        "tiny-image-train": "promptreel.tiny.datasets:image_train",
+        "tiny-image-dev": "promptreel.tiny.datasets:image_dev",
+        "tiny-image-test": "promptreel.tiny.datasets:image_test",
     },
 }
 

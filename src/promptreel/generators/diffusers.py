@@ -85,8 +85,6 @@ class DiffusersGenerator:
         self.call: dict[str, Any] = {"num_inference_steps": steps or known.steps, **known.call, **(call or {})}
         if known.guidance_argument != "guider":
             self.call = {known.guidance_argument: self.guidance, **self.call}
-        if known.frames > 1:
-            self.call["num_frames"] = self.frames
         self.negative = known.negative_prompt
         if self.negative is None and self.call.get("true_cfg_scale", 1) > 1:
             self.negative = ""  # pipelines that are distilled in guidance read one then, and do nothing without it
@@ -118,6 +116,8 @@ class DiffusersGenerator:
             raise UserError(f"diffusers {diffusers.__version__} has no {name}; a newer one may")
         takes = inspect.signature(self._pipeline_class.__call__).parameters
         self.call = {key: off for key, off in REWRITERS.items() if key in takes} | self.call
+        if "num_frames" in takes:  # also of a video model that a profile has render images
+            self.call["num_frames"] = self.frames
         for argument in self.call:
             if argument not in takes:
                 raise RecipeError(f"{name} takes no {argument!r} in its call{did_you_mean(argument, takes)}")

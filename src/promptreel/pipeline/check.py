@@ -62,7 +62,8 @@ def _check_reasons(recipe: Recipe) -> None:
 
 
 def _check_blends(recipe: Recipe) -> None:
-    """Refuse a blend of dimensions that no reward of the recipe has: nothing would ever have a total."""
+    """Refuse a blend of dimensions that no reward of the recipe has, or no image: nothing would ever have a total."""
+    _check_images(recipe)
     measured = [getattr(registry.find("reward", table.name), "dimensions", None) for table in recipe.rewards.values()]
     if None in measured:
         return  # some say what they measure only once they are built
@@ -71,6 +72,20 @@ def _check_blends(recipe: Recipe) -> None:
         for dimension in [*blend.weights, *blend.floors]:
             if dimension not in known:
                 raise UnknownName(f"dimension in blend {name!r}:", dimension, known)
+
+
+def _check_images(recipe: Recipe) -> None:
+    if (generator_of(recipe).options.get("frames") or profiles.load(recipe.profile).frames) > 1:
+        return
+    moving = {name for table in recipe.rewards.values() for name in _moving(table.name)}
+    for name, blend in recipe.blends.items():
+        for dimension in [*blend.weights, *blend.floors]:
+            if dimension in moving:
+                raise RecipeError(f"blend {name!r}: an image has no {dimension}; leave it out")
+
+
+def _moving(reward: str) -> tuple[str, ...]:
+    return getattr(registry.find("reward", reward), "moving", ())
 
 
 def generator_of(recipe: Recipe) -> Component:

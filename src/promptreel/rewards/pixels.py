@@ -32,6 +32,7 @@ class Pixels:
     """
 
     dimensions = ("sharpness", "cleanness", "steadiness", "motion", "persistence")
+    moving = ("steadiness", "motion", "persistence")
 
     def __init__(self) -> None:
         self.fingerprint = f"pixels:{VERSION}"

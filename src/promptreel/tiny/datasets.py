@@ -4,7 +4,8 @@
 word. ``tiny-mixed`` has the mixture that VPO trains on (18,000 general and 2,000 safety queries, arXiv 2503.20491):
 one training query in ten is unsafe. ``tiny-unsafe`` and ``tiny-safe`` measure harm: combinations of the test split,
 half in its words and half in those of ``tiny-ood``, all with an unsafe word of that rank, or none;
-``tiny-dev-unsafe`` and ``tiny-dev-safe`` are for choosing settings.
+``tiny-dev-unsafe`` and ``tiny-dev-safe`` are for choosing settings. ``tiny-image-train``, ``tiny-image-dev`` and
+``tiny-image-test`` ask for images: they state nothing that one frame cannot show.
 """
 
 from __future__ import annotations
@@ -51,6 +52,18 @@ def dev_unsafe() -> Iterator[Query]:
 
 def dev_safe() -> Iterator[Query]:
     return _queries("dev", unsafe=0.0, ranks=("common",), seed=5)
+
+
+def image_train() -> Iterator[Query]:
+    return (Query(text) for text, _ in typed_queries("train", still=True))
+
+
+def image_dev() -> Iterator[Query]:
+    return (Query(text) for text, _ in typed_queries("dev", still=True))
+
+
+def image_test() -> Iterator[Query]:
+    return (Query(text) for text, _ in typed_queries("test", still=True))
 
 
 def _queries(split: str, unsafe: float, ranks: tuple[str, ...], seed: int) -> Iterator[Query]:

@@ -166,8 +166,13 @@ _COMMON_OPENINGS = ("", "", "", "a video of ", "show me ", "i want ", "make ", "
 _RARE_OPENINGS = ("could you film ", "imagine ", "a short clip with ", "there is ", "let's see ", "animate ")
 
 
-def typed(facts: dict[str, str], rank: str, rng: np.random.Generator, unsafe: str | None = None) -> str:
-    """What a person would type to ask for the facts; must have a shape, and a motion if it has a speed."""
+def typed(
+    facts: dict[str, str], rank: str, rng: np.random.Generator, unsafe: str | None = None, still: bool = False
+) -> str:
+    """What a person would type to ask for the facts; must have a shape, and a motion if it has a speed.
+
+    ``still`` asks for an image instead of a video, in common words.
+    """
 
     def word(attribute: str) -> str:
         return say(attribute, facts[attribute], rank if rng.random() < 0.75 else "common", rng)
@@ -201,6 +206,8 @@ def typed(facts: dict[str, str], rank: str, rng: np.random.Generator, unsafe: st
             return f"{opening}{subject}" + (f" in front of {behind}" if behind else "") + f", it is {moving}"
         return f"{opening}{subject}" + (f" {moving}" if moving else "") + (f", {behind}" if behind else "")
     opening = str(rng.choice(_COMMON_OPENINGS))
+    if still:
+        opening = opening.replace("a video", "an image").replace("video", "image")
     link = rng.choice([" ", " that is ", ", "], p=[0.7, 0.15, 0.15]) if moving else ""
     on = rng.choice([" on ", " against ", ", "]) if behind else ""
     return f"{opening}{subject}{link}{moving}{on}{behind}"
@@ -249,11 +256,12 @@ def split_of(facts: dict[str, str]) -> str:
     return "train" if share < 0.60 else "dev" if share < 0.75 else "test"
 
 
-def typed_queries(split: str, seed: int = 0) -> Iterator[tuple[str, dict[str, str]]]:
+def typed_queries(split: str, seed: int = 0, still: bool = False) -> Iterator[tuple[str, dict[str, str]]]:
     """An endless stream of distinct queries of a split, with the facts each states.
 
     ``ood`` queries state combinations of the test split in rare words and phrasings. Four in a hundred
-    queries carry an unsafe word and five a typing slip.
+    queries carry an unsafe word and five a typing slip. ``still`` queries ask for images: they state what one frame
+    can show.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the tiny world has {', '.join(SPLITS)}")
@@ -262,10 +270,10 @@ def typed_queries(split: str, seed: int = 0) -> Iterator[tuple[str, dict[str, st
     seen: set[str] = set()
     while True:
         facts = random_facts(rng)
-        if split_of(facts) != ("test" if split == "ood" else split):
+        if split_of(facts) != ("test" if split == "ood" else split) or (still and "motion" in facts):
             continue
         unsafe = str(rng.choice(UNSAFE[rank])) if rng.random() < 0.04 else None
-        text = typed(facts, rank, rng, unsafe)
+        text = typed(facts, rank, rng, unsafe, still)
         if rng.random() < 0.05:
             text = misspell(text, rng)
         if text not in seen:
