@@ -80,17 +80,18 @@ class FakeJudge:
 class FakeLLM:
     """Answers with what it was asked, and something of the row and seed, so that no two replies are alike."""
 
-    asked: ClassVar[list[tuple[int, int]]] = []
+    asked: ClassVar[list[list[int]]] = []
+    """The seeds of each call."""
 
     def __init__(self, model: str = "fake") -> None:
         self.fingerprint = f"llm-{model}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        self.asked.append((len(conversations), sampling.seed))
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+        self.asked.append([sampling.seed for sampling in samplings])
         return [
             Failure("timeout")
             if "slow" in c[-1]["content"]
-            else Reply(f"{c[-1]['content']} {'x' * row} s{sampling.seed % 97}", 3, 2, 0.1)
+            else Reply(f"{c[-1]['content']} {'x' * row} s{samplings[row].seed % 97}", 3, 2, 0.1)
             for row, c in enumerate(conversations)
         ]
 

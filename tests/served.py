@@ -32,11 +32,7 @@ class EchoLLM:
     def __init__(self, model: str, adapter: str | None = None) -> None:
         self.fingerprint = f"echo-{model}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        assert len(conversations) == 1, "a server asks a model of this kind row by row"
-        return self._answer(conversations, [sampling])
-
-    def _answer(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         queries = [conversation[-1]["content"] for conversation in conversations]
         self.calls.append(queries)
         assert self.held.wait(60)
@@ -53,15 +49,6 @@ class EchoLLM:
             )
             for query, s in zip(queries, samplings, strict=True)
         ]
-
-
-class EchoEachLLM(EchoLLM):
-    """The same, for rows of different askers in one call."""
-
-    def complete_each(
-        self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]
-    ) -> list[Reply | Failure]:
-        return self._answer(conversations, samplings)
 
 
 def asked_of(answer: str) -> str:

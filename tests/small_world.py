@@ -48,11 +48,11 @@ class Wordsmith:
         self.skill = skill
         self.fingerprint = f"wordsmith-{skill}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         replies: list[Reply | Failure] = []
-        for row, conversation in enumerate(conversations):
+        for conversation, sampling in zip(conversations, samplings, strict=True):
             asked = conversation[-1]["content"].splitlines()[0].partition(": ")[2]
-            rng = np.random.default_rng(content_seed(asked, row, sampling.seed))
+            rng = np.random.default_rng(content_seed(asked, sampling.seed))
             stated = {name: value for name, value in parse(asked).stated.items() if name != "quality"}
             if stated.get("motion") == "still":
                 stated.pop("speed", None)

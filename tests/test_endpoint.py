@@ -34,7 +34,7 @@ def client(server: ChatServer, **options: Any) -> EndpointLLM:
 
 def test_answers_come_in_order_with_what_they_cost() -> None:
     with ChatServer(lambda number, body: {"delay": 0.02 * (6 - number)}) as server:
-        replies = client(server, price=(2.0, 10.0)).complete(ASK, Sampling(0.5, 0.9, 77, seed=3))
+        replies = client(server, price=(2.0, 10.0)).complete(ASK, Sampling(0.5, 0.9, 77, seed=3).each(ASK))
     assert [reply.text for reply in replies if isinstance(reply, Reply)] == [f"re: question {n}" for n in range(6)]
     assert replies[0] == Reply("re: question 0", 10, 5, pytest.approx((10 * 2 + 5 * 10) / 1e6))
     sent = server.requests[0]
@@ -45,22 +45,22 @@ def test_answers_come_in_order_with_what_they_cost() -> None:
 
 def test_seeds_are_the_same_every_time() -> None:
     with ChatServer() as server:
-        client(server, concurrency=1).complete(ASK, Sampling(seed=3))
-        client(server, concurrency=1).complete(ASK, Sampling(seed=3))
+        client(server, concurrency=1).complete(ASK, Sampling(seed=3).each(ASK))
+        client(server, concurrency=1).complete(ASK, Sampling(seed=3).each(ASK))
     seeds = [request["seed"] for request in server.requests]
     assert seeds[:6] == seeds[6:]
 
 
 def test_concurrency_is_kept() -> None:
     with ChatServer(lambda number, body: {"delay": 0.05}) as server:
-        client(server, concurrency=2).complete(ASK, Sampling())
+        client(server, concurrency=2).complete(ASK, Sampling().each(ASK))
     assert server.most_at_once == 2
 
 
 def test_429_is_tried_again_when_the_server_says() -> None:
     refuse = {"status": 429, "headers": {"Retry-After": "0.6"}, "body": '{"error": {"message": "slow down"}}'}
     with ChatServer(lambda number, body: refuse if number == 0 else None) as server:
-        (reply,) = client(server).complete(ASK[:1], Sampling())
+        (reply,) = client(server).complete(ASK[:1], [Sampling()])
     assert isinstance(reply, Reply)
     assert server.times[1] - server.times[0] >= 0.55
 
@@ -68,10 +68,10 @@ def test_429_is_tried_again_when_the_server_says() -> None:
 @pytest.mark.parametrize("status", [500, 502, 503, 408])
 def test_passing_faults_are_tried_again_and_lasting_ones_are_counted(status: int) -> None:
     with ChatServer(lambda number, body: {"status": status, "body": "oops"} if number < 2 else None) as server:
-        (reply,) = client(server).complete(ASK[:1], Sampling())
+        (reply,) = client(server).complete(ASK[:1], [Sampling()])
     assert isinstance(reply, Reply)
     with ChatServer(lambda number, body: {"status": status, "body": "oops"}) as server:
-        (failure,) = client(server, retries=2).complete(ASK[:1], Sampling())
+        (failure,) = client(server, retries=2).complete(ASK[:1], [Sampling()])
         assert len(server.requests) == 3
     assert isinstance(failure, Failure)
     assert failure.reason == f"status {status}"
@@ -79,7 +79,7 @@ def test_passing_faults_are_tried_again_and_lasting_ones_are_counted(status: int
 
 def test_a_slow_server_is_given_up_at_the_deadline() -> None:
     with ChatServer(lambda number, body: {"delay": 3}) as server:
-        (failure,) = client(server, timeout=0.2, retries=50, deadline=0.7).complete(ASK[:1], Sampling())
+        (failure,) = client(server, timeout=0.2, retries=50, deadline=0.7).complete(ASK[:1], [Sampling()])
     assert isinstance(failure, Failure)
     assert failure.reason == "timeout"
 
@@ -102,11 +102,11 @@ def test_a_slow_server_is_given_up_at_the_deadline() -> None:
 )
 def test_a_malformed_answer_is_asked_for_again_and_then_counted(how: dict[str, Any]) -> None:
     with ChatServer(lambda number, body: how if number == 0 else None) as server:
-        (reply,) = client(server).complete(ASK[:1], Sampling())
+        (reply,) = client(server).complete(ASK[:1], [Sampling()])
         assert isinstance(reply, Reply), reply
         assert server.requests[0]["seed"] != server.requests[1]["seed"]
     with ChatServer(lambda number, body: how) as server:
-        (failure,) = client(server, attempts=2).complete(ASK[:1], Sampling())
+        (failure,) = client(server, attempts=2).complete(ASK[:1], [Sampling()])
         assert len(server.requests) == 2
     assert isinstance(failure, Failure)
     assert failure.reason == "malformed"
@@ -114,7 +114,7 @@ def test_a_malformed_answer_is_asked_for_again_and_then_counted(how: dict[str, A
 
 def test_a_truncated_answer_is_not_half_an_answer() -> None:
     with ChatServer(lambda number, body: {"cut": 40} if number == 0 else None) as server:
-        (reply,) = client(server).complete(ASK[:1], Sampling())
+        (reply,) = client(server).complete(ASK[:1], [Sampling()])
     assert isinstance(reply, Reply)
 
 
@@ -122,7 +122,7 @@ def test_structured_answers_are_asked_for_and_checked() -> None:
     schema = json.dumps({"type": "object"})
     answers = ['{"a": 1', "plain", '{"a": 1}']
     with ChatServer(lambda number, body: {"content": answers[min(number, 2)]}) as server:
-        (reply,) = client(server).complete(ASK[:1], Sampling(schema=schema))
+        (reply,) = client(server).complete(ASK[:1], [Sampling(schema=schema)])
     assert isinstance(reply, Reply)
     assert json.loads(reply.text) == {"a": 1}
     assert server.requests[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
@@ -131,7 +131,7 @@ def test_structured_answers_are_asked_for_and_checked() -> None:
 @pytest.mark.parametrize("how", [{"refusal": "I cannot"}, {"content": None, "finish": "content_filter"}], ids=str)
 def test_a_refusal_is_counted_as_one_and_not_argued_with(how: dict[str, Any]) -> None:
     with ChatServer(lambda number, body: how) as server:
-        (failure,) = client(server).complete(ASK[:1], Sampling())
+        (failure,) = client(server).complete(ASK[:1], [Sampling()])
         assert len(server.requests) == 1
     assert isinstance(failure, Failure)
     assert failure.reason == "refusal"
@@ -143,7 +143,7 @@ def test_what_can_never_succeed_stops_at_once_without_telling_the_key(status: in
     body = '{"error": {"message": "no such thing"}}'
     with ChatServer(lambda number, asked: {"status": status, "body": body}) as server:
         with pytest.raises(RunError, match="no such thing") as caught:
-            client(server, key="MY_KEY").complete(ASK[:1], Sampling())
+            client(server, key="MY_KEY").complete(ASK[:1], [Sampling()])
         assert server.headers[0]["authorization"] == "Bearer sk-very-secret"
     assert "secret" not in str(caught.value)
 
@@ -175,9 +175,9 @@ QUOTED = '{"message": ' + json.dumps('{"detail":[{"type":"extra_forbidden","loc"
 def test_what_a_model_refuses_by_name_is_left_out_from_then_on(words: str, caplog: pytest.LogCaptureFixture) -> None:
     with ChatServer(refusing("temperature", "top_p", "seed", "max_completion_tokens", words=words)) as server:
         llm = client(server, concurrency=3)
-        replies = llm.complete(ASK, Sampling(0.2, 0.9, 77))
+        replies = llm.complete(ASK, Sampling(0.2, 0.9, 77).each(ASK))
         before = len(server.requests)
-        again = llm.complete(ASK, Sampling(0.2, 0.9, 77))
+        again = llm.complete(ASK, Sampling(0.2, 0.9, 77).each(ASK))
     for found in (replies, again):
         assert [reply.text for reply in found if isinstance(reply, Reply)] == [f"re: question {n}" for n in range(6)]
     assert len(server.requests) == before + 6  # nobody learns it twice
@@ -198,7 +198,7 @@ def test_a_request_refused_for_something_else_is_counted_and_changes_nothing() -
     ]
     with ChatServer(lambda number, body: {"status": 400, "body": said[number % 3]}) as server:
         llm = client(server, concurrency=1)
-        replies = llm.complete(ASK, Sampling())
+        replies = llm.complete(ASK, Sampling().each(ASK))
     assert {reply.reason for reply in replies if isinstance(reply, Failure)} == {"refused request"}
     assert len(server.requests) == 6
     assert {"temperature", "top_p", "seed", "max_completion_tokens"} <= server.requests[-1].keys()
@@ -206,7 +206,7 @@ def test_a_request_refused_for_something_else_is_counted_and_changes_nothing() -
 
 def test_what_the_recipe_says_itself_is_never_left_out() -> None:
     with ChatServer(refusing("temperature", words=OPENAI)) as server:
-        (failure,) = client(server, options={"temperature": 0.3}).complete(ASK[:1], Sampling())
+        (failure,) = client(server, options={"temperature": 0.3}).complete(ASK[:1], [Sampling()])
     assert isinstance(failure, Failure)
     assert (failure.reason, "temperature" in failure.detail) == ("refused request", True)
     assert len(server.requests) == 1
@@ -215,13 +215,13 @@ def test_what_the_recipe_says_itself_is_never_left_out() -> None:
 def test_a_missing_key_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        EndpointLLM("gpt-9").complete(ASK[:1], Sampling())
+        EndpointLLM("gpt-9").complete(ASK[:1], [Sampling()])
 
 
 def test_nobody_at_home_is_a_failure() -> None:
     with ChatServer() as server:
         url = server.url
-    (failure,) = EndpointLLM("model", url, retries=1).complete(ASK[:1], Sampling())
+    (failure,) = EndpointLLM("model", url, retries=1).complete(ASK[:1], [Sampling()])
     assert isinstance(failure, Failure)
     assert failure.reason == "connection"
 
@@ -230,7 +230,7 @@ def test_request_rates_are_kept() -> None:
     """A busy machine may delay a request, but none comes before its turn."""
     with ChatServer() as server:
         began = time.monotonic()
-        client(server, requests_per_minute=600).complete(ASK, Sampling())
+        client(server, requests_per_minute=600).complete(ASK, Sampling().each(ASK))
     for turn, came in enumerate(sorted(server.times)):
         assert came - began >= 0.1 * turn
 
@@ -241,7 +241,7 @@ def test_token_rates_are_kept_from_one_call_to_the_next() -> None:
         askers = [client(server, tokens_per_minute=6000) for _ in range(2)]
         began = time.monotonic()
         for asker in askers * 2:
-            asker.complete(ASK[:1], Sampling(max_tokens=50))
+            asker.complete(ASK[:1], [Sampling(max_tokens=50)])
     for turn, came in enumerate(sorted(server.times)):
         assert came - began >= 0.5 * turn
 

@@ -81,12 +81,12 @@ def test_a_render_that_raises_says_why(generator: DiffusersGenerator, monkeypatc
 def test_a_local_model_answers_deterministically_and_in_order() -> None:
     llm = LocalLLM(str(WEIGHTS / "base"))
     asked = [[{"role": "user", "content": f"Rewrite for video: a {c} ball"}] for c in ("red", "blue", "green")]
-    drawn = Sampling(1.0, max_tokens=12, seed=3)
+    drawn = Sampling(1.0, max_tokens=12, seed=3).each(asked)
     first = llm.complete(asked, drawn)
     assert first == llm.complete(asked, drawn)
-    assert first != llm.complete(asked, Sampling(1.0, max_tokens=12, seed=4))
-    greedy = Sampling(0.0, max_tokens=12)
-    assert llm.complete(asked, greedy)[1].text == llm.complete(asked[1:2], greedy)[0].text
+    assert first != llm.complete(asked, Sampling(1.0, max_tokens=12, seed=4).each(asked))
+    greedy = Sampling(0.0, max_tokens=12).each(asked)
+    assert llm.complete(asked, greedy)[1].text == llm.complete(asked[1:2], greedy[:1])[0].text
 
 
 def test_alignment_scores_every_clip_against_its_own_query() -> None:
@@ -145,7 +145,7 @@ def test_the_text_judge_sees_what_is_lost_and_changed() -> None:
 
 def test_the_ceiling_says_everything_canonically() -> None:
     llm = CanonicalLLM()
-    (reply,) = llm.complete([[{"role": "user", "content": "Rewrite for video: a tiny crimson ball"}]], Sampling())
+    (reply,) = llm.complete([[{"role": "user", "content": "Rewrite for video: a tiny crimson ball"}]], [Sampling()])
     stated = parse(reply.text).stated
     assert (stated["shape"], stated["colour"], stated["size"], stated["quality"]) == ("circle", "red", "small", "sharp")
     assert len(stated) >= 7

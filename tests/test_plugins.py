@@ -117,11 +117,11 @@ def test_a_language_model_keeps_its_contract(name: str, plugin: Path) -> None:
     model: LLM = built("llm", name)
     assert isinstance(model, LLM)
     asked = [[{"role": "user", "content": f"Rewrite for video: a {colour} ball"}] for colour in ("red", "blue")]
-    sampling = Sampling(max_tokens=12, seed=3)
-    first = model.complete(asked, sampling)
+    samplings = Sampling(max_tokens=12, seed=3).each(asked)
+    first = model.complete(asked, samplings)
     assert len(first) == len(asked)
     assert all(isinstance(reply, Reply | Failure) for reply in first)
-    assert first == model.complete(asked, sampling)
+    assert first == model.complete(asked, samplings)
 
 
 @pytest.mark.parametrize("name", registered("reward"))

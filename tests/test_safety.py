@@ -32,7 +32,7 @@ class Mender:
     def __init__(self, model: str = "mender") -> None:
         self.fingerprint = f"mender-{model}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         self.heard.extend(c[-1]["content"] for c in conversations)
         return [Reply(self._answer(c[-1]["content"])) for c in conversations]
 
@@ -49,7 +49,7 @@ class Babbler:
 
     fingerprint = "babbler"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         return [Reply(MALFORMED[row % len(MALFORMED)]) for row in range(len(conversations))]
 
 

@@ -1,6 +1,7 @@
 """The road from words to numbers: everything is paid for once, and batches never depend on what is missing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -80,7 +81,7 @@ def test_verdicts_are_asked_for_once(run: Run) -> None:
     assert fakes.FakeJudge.judged["a ball"] == 1
 
 
-def test_replies_come_in_planned_batches_seeded_by_content(run: Run) -> None:
+def test_replies_come_in_planned_batches_seeded_by_content(run: Run, tmp_path: Path) -> None:
     writer = Writer(Component("llm", "fake"), "brief", Sampling(), batch_size=2)
     asked = [BALL, BOX, BALL, Query("slow one")]
     desk = Desk(run.database, LocalEngine())
@@ -88,11 +89,15 @@ def test_replies_come_in_planned_batches_seeded_by_content(run: Run) -> None:
     assert first[0] != first[2]
     assert first[3] is None
     assert desk.losses == {"timeout": 1}
-    assert [rows for rows, _ in fakes.FakeLLM.asked] == [2, 2]
-    assert len({seed for _, seed in fakes.FakeLLM.asked}) == 2
+    seeds = [seed for batch in fakes.FakeLLM.asked for seed in batch]
+    assert [len(batch) for batch in fakes.FakeLLM.asked] == [2, 2]
+    assert len(set(seeds)) == 4
     assert Desk(run.database, LocalEngine()).rewrite(writer, asked, "sample") == first
     assert len(fakes.FakeLLM.asked) == 2
     assert Desk(run.database, LocalEngine()).rewrite(writer, asked, "later") != first
+    with Run(tmp_path / "other") as other:
+        Desk(other.database, LocalEngine()).rewrite(replace(writer, batch_size=4), [*asked, Query("more")], "sample")
+    assert fakes.FakeLLM.asked[-2][:4] == seeds  # whatever else is asked at once
 
 
 def test_the_engine_keeps_the_workers_used_last() -> None:

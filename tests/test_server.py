@@ -21,7 +21,7 @@ QUERY = "a corgi surfing at dawn"
 @pytest.fixture(scope="module", autouse=True)
 def echo() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.BUILT_IN["llm"], "local", "served:EchoEachLLM")
+        patch.setitem(registry.BUILT_IN["llm"], "local", "served:EchoLLM")
         yield
 
 
@@ -244,11 +244,3 @@ def test_what_the_policy_refuses_is_refused_and_what_was_left_out_is_said() -> N
         assert (status, answer["error"]["code"]) == (400, "content_policy_violation")
         assert "is refused" in answer["error"]["message"]
         assert post(url, {"messages": user("a red ball")})[0] == 200
-
-
-def test_a_model_that_answers_one_row_at_a_time_is_served_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.BUILT_IN["llm"], "local", "served:EchoLLM")
-    with served() as url:
-        _, answer, _ = post(url, {"messages": user(QUERY), "n": 3})
-    assert [asked_of(choice["message"]["content"]) for choice in answer["choices"]] == [QUERY] * 3
-    assert EchoLLM.calls == [[QUERY]] * 3

@@ -19,7 +19,7 @@ from served import EchoLLM, asked_of, reset, served
 
 from promptreel import registry
 from promptreel.llms.rows import OwnDraws
-from promptreel.rewriter import component_of
+from promptreel.rewriter import Rewriter, component_of
 from promptreel.server.app import Limits
 from promptreel.tiny import datasets
 from promptreel.types import Reply, Sampling
@@ -37,7 +37,7 @@ def fresh() -> None:
 
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.BUILT_IN["llm"], "local", "served:EchoEachLLM")
+    monkeypatch.setitem(registry.BUILT_IN["llm"], "local", "served:EchoLLM")
 
 
 @pytest.fixture
@@ -170,12 +170,22 @@ def test_a_row_of_a_real_model_is_the_same_in_other_company() -> None:
     model = registry.build(component_of("tiny-base"))
     asked = [[{"role": "user", "content": f"Rewrite for video: {text}"}] for text in ("a cat", "a big red ball", "x")]
     rows = [Sampling(0.7, 1.0, 30, 5), Sampling(0.0, 1.0, 12, 6), Sampling(1.0, 0.9, 20, 7)]
-    together = model.complete_each(asked, rows)
-    assert together == [model.complete_each([one], [row])[0] for one, row in zip(asked, rows, strict=True)]
-    assert together[::-1] == model.complete_each(asked[::-1], rows[::-1])
-    assert together[1:2] == model.complete(asked[1:2], rows[1])  # greedy
+    together = model.complete(asked, rows)
+    assert together == [model.complete([one], [row])[0] for one, row in zip(asked, rows, strict=True)]
+    assert together[::-1] == model.complete(asked[::-1], rows[::-1])
+    assert together[1:2] == model.complete(asked[1:2], [Sampling(0.0, 1.0, 12, 8)])  # greedy
     assert all(isinstance(reply, Reply) and reply.written <= row.max_tokens for reply, row in zip(together, rows))
-    assert model.complete_each(asked[:1], [Sampling(0.7, 1.0, 30, 6)]) != together[:1]
+    assert model.complete(asked[:1], [Sampling(0.7, 1.0, 30, 6)]) != together[:1]
+
+
+@pytest.mark.parametrize("client", [{"llm": "tiny-base", "profile": "tiny"}], indirect=True)
+def test_what_is_served_is_what_the_rewriter_writes(client: openai.OpenAI) -> None:
+    for seed in (0, 7):
+        written = Rewriter("tiny-base", "tiny", seed).candidates("a crimson ball heading east", 3)
+        served = client.chat.completions.create(
+            model="echo", messages=[{"role": "user", "content": "a crimson ball heading east"}], seed=seed, n=3
+        )
+        assert {choice.message.content for choice in served.choices} == {rewrite.text for rewrite in written}
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_sft_learns_and_publishes_a_plain_model(tmp_path: Path) -> None:
     assert {"model.safetensors", "adapter_model.safetensors", "tokenizer.json", "promptreel.json"} <= files
     assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in (tmp_path / "sft").rglob("*.safetensors"))
     trained = registry.build(Component("llm", "local", {"model": str(tmp_path / "sft")}))
-    (reply,) = trained.complete([WRITER.ask("rewrite", query="a red ball")], Sampling(0.0, max_tokens=20))
+    (reply,) = trained.complete([WRITER.ask("rewrite", query="a red ball")], [Sampling(0.0, max_tokens=20)])
     assert "sky is kind" in reply.text
     assert writer_for(f"local:{tmp_path / 'sft'}", "tiny").format == "brief"
     convert(tmp_path / "sft", tmp_path / "half", "float16")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from promptreel.types import Fact, Query, RenderRequest, Verdict, content_id, content_seed
+from promptreel.types import Fact, Message, Query, RenderRequest, Sampling, Verdict, content_id, content_seed
 
 
 def test_ids_depend_on_content_alone() -> None:
@@ -28,6 +28,15 @@ def test_a_clip_is_the_generator_the_prompt_the_negative_prompt_and_the_seed() -
 def test_seeds_are_stable() -> None:
     assert content_seed("evolve", 0) == content_seed("evolve", 0)
     assert 0 <= content_seed("x") < 2**32
+
+
+def test_a_seed_belongs_to_what_is_said_and_not_to_what_is_beside_it() -> None:
+    a, b = ([Message(role="user", content=text)] for text in "ab")
+    alone = Sampling(0.7, seed=3).each([a])
+    among = Sampling(0.7, seed=3).each([b, a, a])
+    assert among[1] == alone[0] != Sampling(0.7, seed=4).each([a])[0]
+    assert len({row.seed for row in among}) == 3
+    assert {row.temperature for row in among} == {0.7}
 
 
 def test_verdicts_count_what_is_kept_and_name_what_is_not() -> None:

@@ -111,9 +111,9 @@ class Scripted:
         self.asked: list[list[Message]] = []
         self.drawn: list[Sampling] = []
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         self.asked += conversations
-        self.drawn.append(sampling)
+        self.drawn.append(samplings[0])
         answers = [self.replies.pop(0) for _ in conversations]
         return [Reply(a) if isinstance(a, str) else a for a in answers]
 

@@ -22,26 +22,12 @@ class LLM(Protocol):
 
     fingerprint: str
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        """One reply for each conversation.
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+        """One reply for each conversation, drawn by its own sampling and seed.
 
-        The same conversations in the same order with the same sampling give the same replies, where the
-        model behind can promise it; ``sampling.seed`` seeds the whole batch. A reply that could not be had
-        is a ``Failure``; it raises only when no later batch could succeed either.
-        """
-        ...
-
-
-@runtime_checkable
-class EachLLM(LLM, Protocol):
-    """A chat model that can answer rows of different askers in one call; a server batches with it."""
-
-    def complete_each(
-        self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]
-    ) -> list[Reply | Failure]:
-        """One reply for each conversation, drawn by its own sampling.
-
-        A reply does not depend on the rows beside it, beyond rounding, where the model can promise it.
+        The same conversations in the same order with the same samplings give the same replies, where the model
+        behind can promise it, and a reply does not depend on the rows beside it, beyond rounding. A reply that could
+        not be had is a ``Failure``; it raises only when no later batch could succeed either.
         """
         ...
 
@@ -65,7 +51,11 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores clips against the *original query*: a rewrite cannot win by matching itself."""
+    """Scores clips against the *original query*: a rewrite cannot win by matching itself.
+
+    A reward with dimensions that no image has names them in a class attribute ``moving``: recipes for images that
+    blend them are refused.
+    """
 
     fingerprint: str
     dimensions: tuple[str, ...]

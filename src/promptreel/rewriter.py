@@ -55,12 +55,11 @@ class Tried:
     dimensions: Mapping[str, float | None]
 
 
-def llm_worker(llm: Component, sampling: Sampling) -> Worker:
+def llm_worker(llm: Component) -> Worker:
     model: LLM = registry.build(llm)
 
-    def work(batch: Sequence[tuple[list[Message], int]]) -> list[Reply | Failure]:
-        seed = batch[0][1]
-        return model.complete([conversation for conversation, _ in batch], replace(sampling, seed=seed))
+    def work(batch: Sequence[tuple[list[Message], Sampling]]) -> list[Reply | Failure]:
+        return model.complete([conversation for conversation, _ in batch], [sampling for _, sampling in batch])
 
     return work
 
@@ -68,7 +67,7 @@ def llm_worker(llm: Component, sampling: Sampling) -> Worker:
 class Desk:
     """Where conversations are answered: in planned batches, each stored whole under its content.
 
-    The seed of a batch comes from its content and the step that asks, so that a run gets the same answers
+    The seed of a reply comes from what is asked and the step that asks, so that a run gets the same answers
     every time, and a step that asks what an earlier one asked gets new ones. ``losses`` counts the replies
     that could not be had or used.
     """
@@ -84,15 +83,14 @@ class Desk:
         fingerprint = registry.build(writer.llm).fingerprint
         sampling = writer.sampling
         drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed, sampling.schema]
+        samplings = replace(sampling, seed=content_seed(fingerprint, drawn, origin)).each(conversations)
         for at in range(0, len(conversations), writer.batch_size):
             batch = conversations[at : at + writer.batch_size]
             key = content_id("replies", fingerprint, drawn, origin, batch)
             replies = self.database.reply_batch(key)
             if replies is None:
-                seed = content_seed(key)
-                items = [(conversation, seed) for conversation in batch]
-                options = {"llm": writer.llm, "sampling": sampling}
-                (replies,) = self.engine.map(llm_worker, options, items, len(items))
+                items = list(zip(batch, samplings[at : at + writer.batch_size], strict=True))
+                (replies,) = self.engine.map(llm_worker, {"llm": writer.llm}, items, len(items))
                 self.database.add_reply_batch(key, fingerprint, replies, origin)
                 self.report(f"{origin}: write", at + len(batch), len(conversations))
             yield from replies
@@ -329,11 +327,11 @@ class Rewriter:
 
     def _texts(self, conversations: list[list[Message]], seed: int) -> list[str | ReplyError]:
         """The prompt in the reply to each conversation, or why there is none."""
-        sampling = replace(self.writer.sampling, seed=seed)
-        key = content_id("rewrite", self._model.fingerprint, asdict(sampling), conversations)
+        samplings = replace(self.writer.sampling, seed=seed).each(conversations)
+        key = content_id("rewrite", self._model.fingerprint, [asdict(row) for row in samplings], conversations)
         replies = self._cache.reply_batch(key) if self._cache else None
         if replies is None:
-            replies = self._model.complete(conversations, sampling)
+            replies = self._model.complete(conversations, samplings)
             if self._cache and all(isinstance(reply, Reply) for reply in replies):
                 self._cache.add_reply_batch(key, self._model.fingerprint, replies, ORIGIN)
         texts: list[str | ReplyError] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -212,6 +213,18 @@ class Sampling:
     seed: int = 0
     schema: str = ""
     """A JSON schema that the reply must follow, as JSON; empty for free text. Models that can are held to it."""
+
+    def each(self, conversations: Sequence[Sequence[Message]]) -> list[Sampling]:
+        """The same for each conversation, with a seed of its own: of this seed, of what is said in it, and of how many
+        before it say the same. What else is asked at once does not change it.
+        """
+        before: Counter[str] = Counter()
+        rows = []
+        for conversation in conversations:
+            said = content_id(self.seed, list(conversation))
+            rows.append(replace(self, seed=content_seed(said, before[said])))
+            before[said] += 1
+        return rows
 
 
 @dataclass(frozen=True)

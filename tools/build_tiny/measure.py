@@ -103,7 +103,7 @@ def language_model(count: int) -> dict[str, float]:
             asked[name].append(prompts.render("propose", "brief", query=query, history=history))
     found = {}
     for name, conversations in asked.items():
-        replies = llm.complete(conversations, Sampling(1.0, max_tokens=80, seed=0))
+        replies = llm.complete(conversations, Sampling(1.0, max_tokens=80, seed=0).each(conversations))
         found[name] = share([reply.text.startswith("Subject:") for reply in replies])
     return found
 

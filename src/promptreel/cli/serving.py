@@ -57,7 +57,7 @@ def serve(
         if rewriter.writer.llm.name == "local":
             print(f"loading {llm}", file=sys.stderr)
             try:
-                model.complete([[{"role": "user", "content": "a ball"}]], Sampling(0.0, max_tokens=1))
+                model.complete([[{"role": "user", "content": "a ball"}]], [Sampling(0.0, max_tokens=1)])
             except OSError as error:
                 raise UserError(f"cannot load {llm}: {error}") from error
         if not token and not listen.is_loopback(host):

@@ -75,17 +75,10 @@ class EndpointLLM:
         self._refused: set[str] = set()
         self.fingerprint = fingerprint("endpoint", url, model=model, options=self.options)
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        rows = [(conversation, sampling, row) for row, conversation in enumerate(conversations)]
-        return asyncio.run(self._complete(rows))
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+        return asyncio.run(self._complete(list(zip(conversations, samplings, strict=True))))
 
-    def complete_each(
-        self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]
-    ) -> list[Reply | Failure]:
-        return asyncio.run(self._complete([(*asked, 0) for asked in zip(conversations, samplings, strict=True)]))
-
-    async def _complete(self, rows: Sequence[tuple[list[Message], Sampling, int]]) -> list[Reply | Failure]:
-        """The reply to each conversation, drawn by its sampling and its number among those with the same seed."""
+    async def _complete(self, rows: Sequence[tuple[list[Message], Sampling]]) -> list[Reply | Failure]:
         key = os.environ.get(self.key)
         if not key and self.url is None:
             raise UserError(f"no API key: set the environment variable {self.key}, or give the url of your own server")
@@ -100,14 +93,14 @@ class EndpointLLM:
             base_url=self.url, api_key=key or "none", max_retries=self.retries, timeout=self.timeout, http_client=http
         ) as client:
 
-            async def answer(conversation: list[Message], sampling: Sampling, row: int) -> Reply | Failure:
+            async def answer(conversation: list[Message], sampling: Sampling) -> Reply | Failure:
                 async with gate:
                     failure = Failure("malformed")
                     for attempt in range(self.attempts):
                         size = sum(len(message["content"]) for message in conversation) / 4 + sampling.max_tokens
                         await self._requests.turn()
                         await self._tokens.turn(size)
-                        seed = content_seed(sampling.seed, row, attempt) % 2**31
+                        seed = content_seed(sampling.seed, attempt) % 2**31
                         try:
                             async with asyncio.timeout(self.deadline):
                                 result = await self._request(client, conversation, sampling, seed)

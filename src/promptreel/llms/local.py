@@ -27,7 +27,7 @@ class LocalLLM:
     ``adapter`` is a LoRA adapter, by path or hub id. ``dtype`` is a torch dtype by name or ``auto``;
     ``device`` defaults to the first GPU, or the CPU. ``quantization`` goes to
     ``transformers.BitsAndBytesConfig``. Greedy and sampled replies are deterministic on one machine for the
-    same batch and seed. Calls from several threads wait for each other.
+    same batch and seeds. Calls from several threads wait for each other.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class LocalLLM:
         self.fingerprint = fingerprint(
             "local", self.model, adapter, revision=revision, dtype=dtype, quantization=quantization
         )
-        self._lock = threading.Lock()  # torch has one random state, and a tokenizer pads for one caller at a time
+        self._lock = threading.Lock()  # a tokenizer pads for one caller at a time
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -68,27 +68,12 @@ class LocalLLM:
             model = PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         return model.eval(), tokenizer
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        drawing: dict[str, Any] = {"do_sample": False}
-        if sampling.temperature > 0:
-            drawing = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        with self._lock:
-            return self._generate(conversations, [sampling] * len(conversations), drawing)
-
-    def complete_each(
-        self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]
-    ) -> list[Reply | Failure]:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         with self._lock:
             return self._generate(conversations, samplings)
 
     @torch.inference_mode()
-    def _generate(
-        self,
-        conversations: Sequence[list[Message]],
-        samplings: Sequence[Sampling],
-        drawing: dict[str, Any] | None = None,
-    ) -> list[Reply | Failure]:
-        """Replies drawn by the library, as ``drawing`` says, or each by its own row's sampling."""
+    def _generate(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         model, tokenizer = self._loaded
         texts = [
             tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
@@ -96,16 +81,13 @@ class LocalLLM:
         ]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         start = inputs["input_ids"].shape[1]
-        if drawing is None:
-            own = OwnDraws(samplings, start, model.device)
-            drawing = {"do_sample": False, "logits_processor": LogitsProcessorList([own])}
-        torch.manual_seed(samplings[0].seed)
         out = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=max(sampling.max_tokens for sampling in samplings),
             pad_token_id=tokenizer.pad_token_id,
-            **drawing,
+            do_sample=False,
+            logits_processor=LogitsProcessorList([OwnDraws(samplings, start, model.device)]),
         )
         answers = [row[: s.max_tokens] for row, s in zip(out[:, start:], samplings, strict=True)]
         read = inputs["attention_mask"].sum(1).tolist()

@@ -23,6 +23,7 @@ class OwnDraws(LogitsProcessor):  # type: ignore[misc]  # transformers is untype
         self.greedy = torch.tensor([[s.temperature == 0] for s in samplings], device=device)
         self.temperature = torch.tensor([[s.temperature or 1.0] for s in samplings], device=device)
         self.top_p = torch.tensor([[s.top_p] for s in samplings], device=device)
+        self.exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no double precision
         self.nucleus = any(s.top_p < 1 for s in samplings)
         longest = max(s.max_tokens for s in samplings)
         self.uniform = torch.stack(
@@ -30,15 +31,15 @@ class OwnDraws(LogitsProcessor):  # type: ignore[misc]  # transformers is untype
                 torch.rand(longest, generator=torch.Generator().manual_seed(s.seed), dtype=torch.float64)
                 for s in samplings
             ]
-        ).to(device)
+        ).to(device, self.exact)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         chances = torch.softmax(scores.float() / self.temperature, dim=-1)
         if self.nucleus:
             ordered, order = chances.sort(dim=-1, descending=True, stable=True)
             outside = ordered.cumsum(-1) - ordered >= self.top_p  # the likeliest token always stays
-            chances = chances.masked_fill(outside.gather(-1, order.argsort(-1)), 0.0)
-        summed = chances.double().cumsum(-1)
+            chances = chances.masked_fill(torch.empty_like(outside).scatter(-1, order, outside), 0.0)
+        summed = chances.to(self.exact).cumsum(-1)
         wanted = self.uniform[:, input_ids.shape[1] - self.read, None] * summed[:, -1:]
         drawn = torch.searchsorted(summed, wanted, right=True).clamp(max=scores.shape[-1] - 1)
         chosen = torch.where(self.greedy, scores.argmax(-1, keepdim=True), drawn)

@@ -44,7 +44,7 @@ class GuardModel:
 
     def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
         asked = [prompts.render("guard", "standard", text=text) for _, text in items]
-        replies = self.llm.complete(asked, Sampling(0.0, max_tokens=64))
+        replies = self.llm.complete(asked, Sampling(0.0, max_tokens=64).each(asked))
         verdicts: list[Verdict | None] = []
         for reply in replies:
             try:

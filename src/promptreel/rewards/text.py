@@ -46,7 +46,7 @@ class LLMJudge:
             # A model that answers greedily would repeat its mistake.
             temperature = self.temperature if attempt == 0 else max(self.temperature, 0.7)
             sampling = Sampling(temperature, 1.0, self.max_tokens, attempt, prompts.VERDICT_SCHEMA)
-            for index, reply in zip(list(left), self.llm.complete(asked, sampling), strict=True):
+            for index, reply in zip(list(left), self.llm.complete(asked, sampling.each(asked)), strict=True):
                 if not isinstance(reply, Reply):
                     self.malformed[reply.reason] += 1
                     continue

@@ -2,7 +2,7 @@
 
 While the model answers one batch, requests gather for the next; an idle model waits a moment for more to come. Each row
 is drawn by its own request's sampling, so an answer does not depend on who else was waiting, as far as the model can
-promise it (``EachLLM`` in ``protocols``). A model that cannot is asked row by row.
+promise it, and is what ``Rewriter`` gives for the same query and seed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from promptreel.errors import Interrupted
-from promptreel.protocols import LLM, EachLLM
-from promptreel.types import Failure, Message, Reply, Sampling, content_seed
+from promptreel.protocols import LLM
+from promptreel.types import Failure, Message, Reply, Sampling
 
 Replies = list[Reply | Failure]
 
@@ -101,10 +101,7 @@ class Batcher:
     def _complete(self, batch: list[Waiting]) -> Replies:
         conversations = [conversation for waiting in batch for conversation in waiting.conversations]
         samplings = [sampling for waiting in batch for sampling in waiting.samplings]
-        if isinstance(self.model, EachLLM):
-            return self.model.complete_each(conversations, samplings)
-        alone = zip(conversations, samplings, strict=True)
-        return [reply for conversation, sampling in alone for reply in self.model.complete([conversation], sampling)]
+        return self.model.complete(conversations, samplings)
 
 
 class Caller:
@@ -117,9 +114,8 @@ class Caller:
         self._waiting: Waiting | None = None
         self._gone = False
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> Replies:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> Replies:
         """One reply for each conversation. Raises ``Interrupted`` when the asker has gone, or the server stops."""
-        samplings = [replace(sampling, seed=content_seed(sampling.seed, row)) for row in range(len(conversations))]
         self._waiting = Waiting(conversations, samplings)
         if self._gone:
             self._waiting.future.cancel()

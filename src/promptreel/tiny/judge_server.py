@@ -125,8 +125,8 @@ class TinyJudgeLLM:
         client: LLM = registry.build(Component("llm", "endpoint", options))
         return client
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        return self._client.complete(conversations, sampling)
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+        return self._client.complete(conversations, samplings)
 
 
 class TinyJudge:

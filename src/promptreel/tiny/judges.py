@@ -103,8 +103,9 @@ class CanonicalLLM:
         self.style, self.still = style, still
         self.fingerprint = f"tiny-canonical:{VERSION}:{style}:{still}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        return [Reply(self._answer(conversation[-1]["content"], sampling.seed)) for conversation in conversations]
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+        rows = zip(conversations, samplings, strict=True)
+        return [Reply(self._answer(conversation[-1]["content"], sampling.seed)) for conversation, sampling in rows]
 
     def _answer(self, text: str, seed: int) -> str:
         stated = {name: value for name, value in parse(text).stated.items() if name != "quality"}

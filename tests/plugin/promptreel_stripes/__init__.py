@@ -45,14 +45,14 @@ class Chain:
         self.words = words
         self.fingerprint = f"chain:{words}"
 
-    def complete(self, conversations: Sequence[list[Message]], sampling: Sampling) -> list[Reply | Failure]:
-        return [self._answer(conversation, f"{sampling.seed} {row}") for row, conversation in enumerate(conversations)]
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+        return [self._answer(*row) for row in zip(conversations, samplings, strict=True)]
 
-    def _answer(self, conversation: list[Message], seed: str) -> Reply | Failure:
+    def _answer(self, conversation: list[Message], sampling: Sampling) -> Reply | Failure:
         words = " ".join(message["content"] for message in conversation).split()
         if not words:
             return Failure("reply", "nothing was said")
-        draw, said = random.Random(seed), conversation[-1]["content"].split()
+        draw, said = random.Random(sampling.seed), conversation[-1]["content"].split()
         for _ in range(self.words):
             after = [b for a, b in pairwise(words) if a == said[-1]]
             said.append(draw.choice(after or words))
