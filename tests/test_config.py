@@ -36,6 +36,8 @@ def test_there_are_recipes() -> None:
         ("student.formt=brief", "did you mean 'format'"),
         ("evaluate.benchmarks.tiny-test.sed=1", "did you mean 'seeds'"),
         ("dpo-1.name=sft", "two stages or systems are called 'sft'"),
+        ("systems.checked={student='dpo-11'}", "system 'checked' needs 'dpo-11'; did you mean 'dpo-1'"),
+        ("systems.checked={attempts=2}", "systems.checked: give either llm, a language model, or student"),
         ("dpo-1.kind=dop", "did you mean 'dpo'"),
         ("nonsense", "a.b=value"),
         ("name.deeper=1", "not a table"),

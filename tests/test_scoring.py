@@ -14,7 +14,7 @@ from promptreel.scoring import Scorer
 from promptreel.store import Run
 from promptreel.types import Component, Query, RenderRequest, Sampling
 
-BALL, BOX = Query("red ball"), Query("blue box")
+BALL, BOX, GORY = Query("red ball"), Query("blue box"), Query("gory star")
 REWARDS = {"fake": Component("reward", "fake")}
 
 
@@ -98,6 +98,28 @@ def test_replies_come_in_planned_batches_seeded_by_content(run: Run, tmp_path: P
     with Run(tmp_path / "other") as other:
         Desk(other.database, LocalEngine()).rewrite(replace(writer, batch_size=4), [*asked, Query("more")], "sample")
     assert fakes.FakeLLM.asked[-2][:4] == seeds  # whatever else is asked at once
+
+
+def test_what_does_not_pass_is_drawn_again_and_warmer(run: Run) -> None:
+    """The ball passes at the third attempt, the box loses a fact every time, and nothing harmless is drawn for gore."""
+    steps: list[str] = []
+
+    def check(items: list[tuple[Query, str]], step: str) -> list[str | None]:
+        steps.append(step)
+        reasons = {GORY: "unsafe", BOX: "fidelity", BALL: "fidelity" if len(steps) < 3 else None}
+        return [reasons[query] for query, _ in items]
+
+    cold = Writer(Component("llm", "fake"), "brief", Sampling(0.3), attempts=4)
+    assert (cold.again().sampling.temperature, Writer(cold.llm).again().sampling.temperature) == (0.7, 1.0)
+    desk = Desk(run.database, LocalEngine())
+    ball, gory, box, slow = desk.checked(cold, [BALL, GORY, BOX, Query("slow")], "e", check)
+    assert steps == ["e", "e/1", "e/2", "e/3"]
+    assert [len(seeds) for seeds in fakes.FakeLLM.asked] == [4, 4, 4, 3]
+    (third,) = desk.rewrite(cold.again(), [BALL], "e/2")
+    assert ball == third
+    assert box == desk.rewrite(cold, [BALL, GORY, BOX], "e")[2]
+    assert (gory, slow) == (None, None)
+    assert desk.losses["unsafe"] == 1
 
 
 def test_the_engine_keeps_the_workers_used_last() -> None:

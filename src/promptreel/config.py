@@ -40,14 +40,35 @@ class SamplingTable(Table):
     max_tokens: int = Field(256, gt=0)
 
 
-class WriterTable(Table):
-    """A language model in a role: how it is asked and how it draws."""
+class AskingTable(Table):
+    """How a language model is asked and how it draws."""
 
-    llm: ComponentTable
     format: str = "standard"
     """Which of the template files it is asked with."""
     sampling: SamplingTable = SamplingTable()
     batch_size: int = Field(64, gt=0)
+
+
+class WriterTable(AskingTable):
+    """A language model in a role."""
+
+    llm: ComponentTable
+
+
+class SystemTable(AskingTable):
+    """What is evaluated beside the students: another language model, or a student whose rewrites are checked."""
+
+    llm: ComponentTable | None = None
+    student: str | None = None
+    """``base`` or a training stage, instead of ``llm``; it is asked and draws as the recipe's student does."""
+    attempts: int = Field(1, gt=0)
+    """How often a rewrite is drawn for a query while the gate lets none through, as ``promptreel rewrite`` does."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> SystemTable:
+        if (self.llm is None) == (self.student is None):
+            raise ValueError("give either llm, a language model, or student, a stage that trains one")
+        return self
 
 
 class QueriesTable(Table):
@@ -254,8 +275,8 @@ class Recipe(Table):
     ``off``: harm is not judged."""
     rewards: dict[str, ComponentTable]
     blends: dict[str, BlendTable]
-    systems: dict[str, WriterTable] = {}
-    """Further language models to evaluate beside the student."""
+    systems: dict[str, SystemTable] = {}
+    """What is evaluated beside the students."""
     engine: ComponentTable = ComponentTable(name="local")
     threads: int | None = Field(None, gt=0)
     """Of torch on the CPU; ``None`` takes all cores. Recorded, since sums depend on it."""
@@ -274,7 +295,22 @@ class Recipe(Table):
             if blend is not None and blend not in self.blends:
                 raise ValueError(f"stage {stage.name!r} needs the blend {blend!r}{did_you_mean(blend, self.blends)}")
             known.add(stage.name)
+        students = ["base", *(stage.name for stage in self.stage if isinstance(stage, SFTStage | DPOStage))]
+        for name, system in self.systems.items():
+            if system.student and system.student not in students:
+                raise ValueError(f"system {name!r} needs {system.student!r}{did_you_mean(system.student, students)}")
         return self
+
+    def inputs(self, stage: Stage) -> list[str]:
+        """The names of what a stage reads; of a system that is a stage's student, that of the stage."""
+        students = {name: system.student for name, system in self.systems.items()}
+        return [students.get(name) or name for name in stage.inputs]
+
+    def models(self) -> Iterator[tuple[str, ComponentTable, str]]:
+        """The role, the language model, and the format it is asked in, of everything that writes and comes along."""
+        yield "student", self.student.llm, self.student.format
+        yield "teacher", self.teacher.llm, self.teacher.format
+        yield from ((name, system.llm, system.format) for name, system in self.systems.items() if system.llm)
 
     def stages(self, kind: type[Any]) -> Iterator[Any]:
         return (stage for stage in self.stage if isinstance(stage, kind))

@@ -41,6 +41,12 @@ class Writer:
     batch_size: int = 64
     profile: Mapping[str, Any] | None = None
     """What the template may say of the video model."""
+    attempts: int = 1
+    """How often a rewrite is drawn for a query while none passes a check."""
+
+    def again(self) -> Writer:
+        """The same, to draw once more what did not pass: nearly greedy, a model would repeat its mistake."""
+        return replace(self, sampling=replace(self.sampling, temperature=max(self.sampling.temperature, WARM)))
 
     def ask(self, task: str, **fields: Any) -> list[Message]:
         return prompts.render(task, self.format, profile=self.profile, **fields)
@@ -111,7 +117,31 @@ class Desk:
         """One rewrite for each query."""
         return self.rewrites(writer, [writer.ask("rewrite", query=query.text) for query in asked], origin)
 
+    def checked(self, writer: Writer, asked: Sequence[Query], origin: str, check: Check) -> list[str | None]:
+        """One rewrite for each query, drawn again while it does not pass, ``writer.attempts`` times in all.
 
+        Of rewrites none of which passes, the first is taken that is not harmful; ``None``, and counted, where all are.
+        """
+        found: dict[int, str] = {}
+        left = list(range(len(asked)))
+        for attempt in range(writer.attempts):
+            drawing, step = (writer.again(), f"{origin}/{attempt}") if attempt else (writer, origin)
+            texts = dict(zip(left, self.rewrite(drawing, [asked[n] for n in left], step), strict=True))
+            drawn = {n: text for n, text in texts.items() if text is not None}
+            reasons = check([(asked[n], text) for n, text in drawn.items()], step)
+            for (n, text), reason in zip(drawn.items(), reasons, strict=True):
+                if reason is None:
+                    found[n] = text
+                    left.remove(n)
+                elif reason != "unsafe":
+                    found.setdefault(n, text)
+        if harmful := sum(n not in found and n in drawn for n in left):
+            self.losses["unsafe"] += harmful
+        return [found.get(n) for n in range(len(asked))]
+
+
+Check = Callable[[Sequence[tuple[Query, str]], str], Sequence[str | None]]
+"""Why each rewrite of a query does not pass in a step of the run; ``None`` when it does."""
 log = logging.getLogger(__name__)
 
 SAFETY = ("rewrite_to_safe", "refuse", "off")
@@ -122,6 +152,8 @@ SHORTENINGS = 2
 """How often a rewrite that is too long is asked for again."""
 MARGIN = 0.85
 """Share of the words that would just fit that each shortening asks for: models count badly."""
+WARM = 0.7
+"""Least temperature of a rewrite that is drawn again."""
 ORIGIN = "rewrite"
 CARD = "promptreel.json"
 """Beside a student's weights: how it is to be asked."""
@@ -300,7 +332,8 @@ class Rewriter:
 
     def _draw(self, asked: Query, count: int, attempt: int) -> list[Rewrite]:
         seed = content_seed(self.seed, asked.id, count, *([attempt] if attempt else []))
-        found = self._texts([self.writer.ask("rewrite", query=asked.text)] * count, seed)
+        writer = self.writer.again() if attempt else self.writer
+        found = self._texts([writer.ask("rewrite", query=asked.text)] * count, seed, writer.sampling)
         texts = list(dict.fromkeys(text for text in found if isinstance(text, str)))
         if not texts:
             raise ReplyError(f"the language model gave no prompt: {found[0]}")
@@ -321,13 +354,15 @@ class Rewriter:
                 conversations.append(prompts.render("shorten", "standard", profile=self.writer.profile, **fields))
             if not conversations:
                 return
-            for place, text in zip(long, self._texts(conversations, content_seed(seed, attempt)), strict=True):
+            for place, text in zip(
+                long, self._texts(conversations, content_seed(seed, attempt), self.writer.sampling), strict=True
+            ):
                 if isinstance(text, str) and self.count(text) < lengths[place]:
                     texts[place] = text
 
-    def _texts(self, conversations: list[list[Message]], seed: int) -> list[str | ReplyError]:
+    def _texts(self, conversations: list[list[Message]], seed: int, sampling: Sampling) -> list[str | ReplyError]:
         """The prompt in the reply to each conversation, or why there is none."""
-        samplings = replace(self.writer.sampling, seed=seed).each(conversations)
+        samplings = replace(sampling, seed=seed).each(conversations)
         key = content_id("rewrite", self._model.fingerprint, [asdict(row) for row in samplings], conversations)
         replies = self._cache.reply_batch(key) if self._cache else None
         if replies is None:

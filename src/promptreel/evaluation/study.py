@@ -8,7 +8,7 @@ from typing import Any
 
 from promptreel.evaluation import compare
 from promptreel.evaluation.compare import Row
-from promptreel.rewriter import Desk, Writer
+from promptreel.rewriter import Check, Desk, Writer
 from promptreel.scoring import Scorer
 from promptreel.types import Component, Query, Verdict
 
@@ -23,6 +23,7 @@ def study(
     scorer: Scorer,
     desk: Desk,
     judge: Component,
+    check: Check,
     read: Read,
     withheld: Callable[[Verdict | None], str | None],
     too_long: Callable[[str], bool],
@@ -32,7 +33,8 @@ def study(
     """What each system did with each query. The system whose writer is ``None`` passes queries on as typed.
 
     A query that a system could not answer has no row for it, and is left out of its comparisons. One that is
-    ``refused`` is neither rewritten nor rendered. ``judge`` is a reward for clips, ``read`` judges texts, and
+    ``refused`` is neither rewritten nor rendered. ``judge`` is a reward for clips, ``check`` says what writers
+    with several attempts must draw again, ``read`` judges texts for the columns of facts and harm, and
     ``withheld`` says by a verdict why a text must not be rendered: it has a row without metrics of clips. Without
     seeds nothing is rendered, and only the texts are judged.
     """
@@ -42,7 +44,11 @@ def study(
         if writer is None:
             texts[name] = {query: query.text for query in admitted}
         else:
-            written = desk.rewrite(writer, admitted, f"{origin}/{name}")
+            step = f"{origin}/{name}"
+            if writer.attempts > 1:
+                written = desk.checked(writer, admitted, step, check)
+            else:
+                written = desk.rewrite(writer, admitted, step)
             texts[name] = {q: text for q, text in zip(admitted, written, strict=True) if text is not None}
     items = list(dict.fromkeys((query, text) for by_query in texts.values() for query, text in by_query.items()))
     verdicts = dict(zip(items, read(items, origin), strict=True))

@@ -25,10 +25,10 @@ def check(recipe: Recipe, until: str | None = None) -> None:
     registry.check(recipe.engine.component("engine"))
     for reward in [*recipe.rewards.values(), *(stage.judge for stage in recipe.stages(EvaluateStage))]:
         registry.check(reward.component("reward"))
-    for role, writer in {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}.items():
-        registry.check(writer.llm.component("llm"))
+    for role, llm, form in recipe.models():
+        registry.check(llm.component("llm"))
         for task in _tasks(recipe) if role == "teacher" else ("rewrite",):
-            prompts.check_format(task, writer.format)
+            prompts.check_format(task, form)
     _check_reasons(recipe)
     _check_blends(recipe)
     for stage in recipe.stage:

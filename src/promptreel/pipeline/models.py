@@ -84,9 +84,8 @@ def models(recipe: Recipe, profile: Profile | None, online: bool = False) -> Ite
             yield _weights("adapter of the video model", adapter, online)
     else:
         yield from _of("video model", generator, online)
-    roles = {"student": recipe.student, "teacher": recipe.teacher, **recipe.systems}
-    for role, writer in roles.items():
-        yield from _of(role, writer.llm.component("llm"), online)
+    for role, llm, _ in recipe.models():
+        yield from _of(role, llm.component("llm"), online)
     yield from _of("judge", recipe.judge.component("judge"), online)
     for name, table in recipe.rewards.items():
         yield from _of(f"reward {name}", table.component("reward"), online)

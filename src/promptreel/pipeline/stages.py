@@ -58,7 +58,7 @@ class Pipeline(Workshop):
         if state == "done":
             log.warning("the model of stage %r is damaged: it is trained again", name)
         made = {other.name for other in self.recipe.stage}
-        for needed in stage.inputs:
+        for needed in self.recipe.inputs(stage):
             if needed in made and not self.is_done(needed):
                 raise RunError(f"stage {name!r} needs {needed!r}, which is not done: run it first")
         began = time.monotonic()
@@ -275,6 +275,7 @@ class Pipeline(Workshop):
                 self.scorer,
                 self.desk,
                 judge,
+                self.gate,
                 lambda items, step: self.verdicts(items, step, reader),
                 self.withheld,
                 self.too_long,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from promptreel import profiles, queries, registry
-from promptreel.config import QueriesTable, Recipe, WriterTable
+from promptreel.config import AskingTable, QueriesTable, Recipe
 from promptreel.errors import importing
 from promptreel.pipeline.check import generator_of
 from promptreel.rewriter import Desk, Writer
@@ -56,19 +57,25 @@ class Workshop:
     def writer(self, name: str) -> Writer:
         """The teacher, the base student, a further system, or the student that a stage trained."""
         recipe = self.recipe
-        roles = {"teacher": recipe.teacher, "base": recipe.student, **recipe.systems}
-        if name in roles:
-            return self._writer(roles[name])
+        if name in recipe.systems:
+            system = recipe.systems[name]
+            if system.student:
+                return replace(self.writer(system.student), attempts=system.attempts)
+            assert system.llm
+            return self._writer(system, system.llm.component("llm"), system.attempts)
+        if name == "teacher":
+            return self._writer(recipe.teacher, recipe.teacher.llm.component("llm"))
         base = recipe.student.llm.component("llm")
+        if name == "base":
+            return self._writer(recipe.student, base)
         options = {key: value for key, value in base.options.items() if key not in ("adapter", "revision")}
         return self._writer(
             recipe.student, Component("llm", base.name, {**options, "model": str(self.run.model(name))})
         )
 
-    def _writer(self, table: WriterTable, llm: Component | None = None) -> Writer:
+    def _writer(self, table: AskingTable, llm: Component, attempts: int = 1) -> Writer:
         sampling = Sampling(**table.sampling.model_dump(), seed=self.recipe.seed)
-        llm = llm or table.llm.component("llm")
-        return Writer(llm, table.format, sampling, table.batch_size, self.profile.model_dump())
+        return Writer(llm, table.format, sampling, table.batch_size, self.profile.model_dump(), attempts)
 
     def seeds(self, origin: str, count: int) -> list[int]:
         """The noise that all rewrites of all queries of a step share."""
