@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -170,10 +171,23 @@ class Scorer:
     ) -> None:
         self.run, self.engine, self.report = run, engine, report
         self.generator, self.judge_component = generator, judge
-        built: Generator = build(generator)
-        self._generator, self._render_batch = built.fingerprint, built.batch_size
-        self._judge: str = build(judge).fingerprint
         self.losses: Counter[str] = Counter()
+
+    # Built when there is something to do: whoever only looks at a run needs no library of models.
+
+    @cached_property
+    def _renderer(self) -> Generator:
+        built: Generator = build(self.generator)
+        return built
+
+    @property
+    def _generator(self) -> str:
+        return self._renderer.fingerprint
+
+    @cached_property
+    def _judge(self) -> str:
+        judge: Judge = build(self.judge_component)
+        return judge.fingerprint
 
     def judge(self, items: Sequence[tuple[Query, str]], origin: str) -> list[Verdict | None]:
         """A verdict for each rewrite of each query."""
@@ -199,7 +213,7 @@ class Scorer:
 
         known = {key: found for key, (found, _, _) in database.clips(keys.values()).items()}
         options = {"generator": self.generator, "cache": self.run.clips.directory, "fingerprint": self._generator}
-        self._do(Work("render", render_worker, options, self._render_batch, keys, known, store), origin)
+        self._do(Work("render", render_worker, options, self._renderer.batch_size, keys, known, store), origin)
         clips = database.clips(keys.values())
         failures = [failure for key in keys.values() if (failure := clips[key][1])]
         self.losses.update(failure.reason for failure in failures)
