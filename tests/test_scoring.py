@@ -142,6 +142,8 @@ def test_a_video_model_that_changes_meanwhile_stops_the_run_before_its_clips_get
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = scorer(run)
+    made.render([RenderRequest("blue box", "", 1)], "step")
+    made.engine = LocalEngine()  # another process, as after a crash
     monkeypatch.setattr(fakes.FakeGenerator, "__init__", lambda self: setattr(self, "fingerprint", "other weights"))
     with pytest.raises(RunError, match="changed while the run was at work"):
         made.render([RenderRequest("red ball", "", 1)], "step")
