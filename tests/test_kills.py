@@ -175,7 +175,6 @@ def test_a_second_signal_does_not_wait(place: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.xfail(reason="with real models a killed run renders a few other clips than a whole one: cause unknown")
 def test_a_run_on_real_models_survives_too() -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
     done = subprocess.run(
