@@ -2,7 +2,7 @@
 
 import pytest
 
-from promptreel.types import Fact, Message, Query, RenderRequest, Sampling, Verdict, content_id, content_seed
+from promptreel.types import Fact, Message, Query, RenderRequest, Sampling, Verdict, content_id, content_seed, load_json
 
 
 def test_ids_depend_on_content_alone() -> None:
@@ -47,3 +47,23 @@ def test_verdicts_count_what_is_kept_and_name_what_is_not() -> None:
     assert Verdict(()).fidelity == 1.0
     with pytest.raises(ValueError, match="kept, lost or changed"):
         Fact("red", "fine")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[" * 100_000, "9" * 5000, '{"a": NaN}', "[-Infinity]", '{"a": 1, "a": 1}', '[{"b": {"a": 1, "a": 2}}]',
+        '{"\\ud800": 1, "\\ud801": 2}',
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_what_is_not_strictly_json_is_one_kind_of_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load_json(text)
+
+
+def test_json_that_is_read_can_be_stored() -> None:
+    """Escapes may name halves of surrogate pairs, of which no text can be made."""
+    found = load_json(r'{"whole \ud83d\udc31": ["half \ud800", "\udc31\ud83d", "\\ud800"], "n": 1.5}')
+    assert found == {"whole 🐱": ["half \ufffd", "\ufffd\ufffd", "\\ud800"], "n": 1.5}
+    assert content_id(found)

@@ -24,6 +24,33 @@ def content_seed(*parts: Any) -> int:
     return int(content_id(*parts)[:8], 16)
 
 
+def load_json(text: str) -> Any:
+    """What JSON says, read strictly, however it was written: replies and files come from anybody.
+
+    Raises ``ValueError``, and nothing else, for what is not JSON, has a key twice in one object, has a number that is
+    none, is nested too deep or has a number too long. Halves of surrogate pairs, which nothing can store, become U+FFFD.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        if "\\u" in text:
+            pairs = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
+            found = json.loads(pairs.decode("utf-16", "replace"), object_pairs_hook=_once)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {key[:40]!r} comes twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
 class Message(TypedDict):
     """One turn of a conversation with a chat model."""
 
@@ -114,6 +141,10 @@ class Failure:
 
     reason: str
     detail: str = ""
+    read: int = 0
+    """Tokens that a language model read all the same, as in a ``Reply``."""
+    written: int = 0
+    cost: float = 0.0
 
 
 Scores = Mapping[str, float | None]
