@@ -64,8 +64,8 @@ def work(clips: str, models: dict[str, str], roles: list[str], resident: int) ->
     from trl import SFTTrainer  # noqa: F401 - a run has imported this, too, before it is done
 
     from promptreel import registry
+    from promptreel.desk import llm_worker
     from promptreel.engine.local import LocalEngine
-    from promptreel.rewriter import llm_worker
     from promptreel.scoring import render_worker, reward_worker
     from promptreel.store import ClipCache
     from promptreel.tiny.wording import caption

@@ -11,10 +11,10 @@ import openai
 import pytest
 from chat_server import Behaviour, ChatServer
 
+from promptreel.desk import Desk, Writer
 from promptreel.engine.local import LocalEngine
 from promptreel.errors import RunError, UserError
 from promptreel.llms.endpoint import EndpointLLM
-from promptreel.rewriter import Desk, Writer
 from promptreel.store import Database
 from promptreel.types import Component, Failure, Message, Reply, Sampling
 

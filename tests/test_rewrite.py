@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from chat_server import ChatServer
 
-from promptreel import Rewriter, cli, media, prompts
+from promptreel import Rewriter, cli, prompts
 from promptreel.errors import ReplyError, UserError
 from promptreel.report.words import compare, unsaid
 from promptreel.rewriter import component_of, judge_of
@@ -114,13 +113,20 @@ def test_the_same_input_and_seed_cost_once(call: Any) -> None:
         assert len(server.requests) == 4
 
 
-def test_what_failed_is_asked_again(call: Any) -> None:
-    replies = [{"content": "<PROMPT>a corgi sur"}, tagged(SCENE)]
-    with ChatServer(lambda number, body: replies[number]) as server:
-        spec = f"endpoint:m@{server.url}"
-        code, out, err = call("a corgi surfing", "--for", "wan2.2-5b", "--llm", spec)
-        assert (code, out) == (1, "")
-        assert "cut off" in err
+def test_a_file_is_answered_but_for_what_gets_no_usable_reply(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "queries.txt").write_text("a corgi surfing\na cat sleeping\n")
+
+    def behaviour(number: int, body: Any) -> Any:
+        return {"content": "<PROMPT>a cor"} if "corgi" in body["messages"][-1]["content"] else tagged(SCENE)
+
+    with ChatServer(behaviour) as server:
+        command = ("--file", str(tmp_path / "queries.txt"), "--for", "wan2.2-5b", "--llm", f"endpoint:m@{server.url}")
+        code, out, err = call(*command)
+        assert (code, out) == (1, SCENE + "\n")
+        assert err.count("error: the language model gave no prompt") == 1
+        failed, answered = json.loads(call(*command, "--json")[1])
+    assert (failed["rewrites"], "cut off" in failed["failed"]) == ([], True)
+    assert answered["rewrites"][0]["text"] == SCENE
 
 
 def test_a_server_that_fails_is_not_remembered(call: Any) -> None:
@@ -232,56 +238,6 @@ def test_the_editor_has_the_last_word(call: Any, editor: Any, monkeypatch: pytes
         code, out, err = call("a red ball going right", "--llm", spec, "--edit")
         assert (code, out) == (2, "")
         assert "set $VISUAL or $EDITOR" in err
-
-
-def test_raw_and_rewrite_are_rendered_from_one_noise_side_by_side(
-    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from promptreel.generators.diffusers import DiffusersGenerator
-
-    asked = []
-    render = DiffusersGenerator.render
-    monkeypatch.setattr(DiffusersGenerator, "render", lambda self, r: asked.extend(r) or render(self, r))
-    texts = ["A red circle moves right.", "A red circle moves right quickly."]
-    with ChatServer(lambda number, body: tagged(texts[number % 2])) as server:
-        spec = f"endpoint:m@{server.url}"
-        command = ("a red ball going right", "--llm", spec, "--render", str(tmp_path), "--json", "--best-of", "2")
-        code, out, err = call(*command)
-        assert code == 0, err
-        assert {request.prompt for request in asked} == {"a red ball going right", *texts}
-        assert len({request.seed for request in asked}) == 1
-        (row,) = json.loads(out)
-        together, raw = (media.read(Path(row[name])) for name in ("side_by_side", "video"))
-        assert together.shape[:2] == raw.shape[:2]
-        assert together.shape[2] >= 3 * raw.shape[2]
-        assert abs(together[:, :, : raw.shape[2] - 8].astype(int) - raw[:, :, :-8]).mean() < 3  # as typed is left
-        totals = {w["text"]: w["total"] for w in json.loads(call(*command, "-n", "2")[1])[0]["rewrites"]}
-        assert len(asked) == 3  # nothing is rendered twice
-        assert totals[row["rewrites"][0]["text"]] == max(totals.values())
-
-
-def test_an_image_is_shown_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cv2
-
-    from promptreel import registry
-    from promptreel.pipeline.preview import Preview
-    from promptreel.queries import ask_for
-    from promptreel.types import Clip
-
-    class Painter:
-        fingerprint, batch_size = "painter", 1
-
-        def render(self, requests: list[Any]) -> list[Clip]:
-            colour = [255, 0, 0] if requests[0].prompt == "red" else [0, 0, 255]
-            frames = np.full((1, 4, 6, 3), colour, np.uint8)
-            return [Clip(requests[0].clip_id(self.fingerprint), frames, 1.0)]
-
-    monkeypatch.setattr(registry, "build", lambda component: Painter())
-    shown, together = Preview("sdxl", tmp_path, 0).show(ask_for("red"), ["blue"])
-    assert shown["red"].video is not None
-    assert shown["red"].video.name == "raw.png"
-    picture = cv2.imread(str(together))[..., ::-1]
-    assert (picture[0, 0].tolist(), picture[0, -1].tolist()) == ([255, 0, 0], [0, 0, 255])
 
 
 def test_colours_are_for_terminals(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,14 @@ from test_verdicts import MALFORMED
 
 from promptreel import cli, registry
 from promptreel.config import parse_recipe
+from promptreel.desk import Writer
 from promptreel.errors import RecipeError, Refused, UnknownName, UserError
 from promptreel.evolution import winners
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.check import check
 from promptreel.pipeline.exports import export
 from promptreel.report import page
-from promptreel.rewriter import Rewriter, Writer
+from promptreel.rewriter import Rewriter
 from promptreel.store import Run
 from promptreel.types import Component, Fact, Failure, Message, Pair, Query, Reply, Sampling, Verdict
 
@@ -327,7 +328,7 @@ def rewriter(mended: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_rewrite_that_loses_a_fact_is_drawn_again(rewriter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     drafts = iter(["ball", "star", "red star"])
-    monkeypatch.setattr(Rewriter, "_texts", lambda self, conversations, seed: [next(drafts)])
+    monkeypatch.setattr(Rewriter, "_texts", lambda self, conversations, seed, sampling: [next(drafts)])
     rewrite = rewriter("rewrite_to_safe")("red star")
     assert (rewrite.text, rewrite.verdict.fidelity) == ("red star", 1.0)
     drafts = iter(["ball", "star", "sky", "sea"])
@@ -342,7 +343,7 @@ def test_the_public_rewriter_says_what_it_removed_or_refuses(rewriter: Any, capl
     with pytest.raises(Refused, match="no harmless rewrite of 'gory star'") as refusal:
         rewriter("rewrite_to_safe")("gory star")
     assert refusal.value.exit_code == 3
-    assert "withheld 4 harmful rewrites" in caplog.text
+    assert "withheld 4 rewrites of 'gory star': it is harmful" in caplog.text
     with pytest.raises(Refused, match="'star gory' is refused: gory"):
         rewriter("refuse")("star gory")
     with pytest.raises(Refused, match="nobody could judge"):

@@ -7,9 +7,9 @@ from pathlib import Path
 import fakes
 import pytest
 
+from promptreel.desk import Desk, Writer
 from promptreel.engine.local import LocalEngine
 from promptreel.errors import RunError
-from promptreel.rewriter import Desk, Writer
 from promptreel.scoring import Scorer
 from promptreel.store import Run
 from promptreel.types import Component, Query, RenderRequest, Sampling
@@ -120,6 +120,24 @@ def test_what_does_not_pass_is_drawn_again_and_warmer(run: Run) -> None:
     assert box == desk.rewrite(cold, [BALL, GORY, BOX], "e")[2]
     assert (gory, slow) == (None, None)
     assert desk.losses["unsafe"] == 1
+
+
+def test_drafts_for_one_query_differ_however_they_are_batched(run: Run) -> None:
+    for size in (1, 2):
+        writer = Writer(Component("llm", "fake"), "brief", batch_size=size)
+        assert len(set(Desk(run.database, LocalEngine()).rewrite(writer, [BALL] * 4, "sample"))) == 4
+
+
+def test_what_is_withheld_is_never_taken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can judge the ball; gore is harmful at first, and then there is no reply."""
+    monkeypatch.setattr(
+        Desk, "rewrite", lambda self, w, asked, step: [None if q == GORY and step == "e/1" else "x" for q in asked]
+    )
+    reasons = {GORY: "unsafe", BALL: "no verdict"}
+    desk = Desk(run.database, LocalEngine())
+    writer = Writer(Component("llm", "fake"), "brief", attempts=2)
+    assert desk.checked(writer, [GORY, BALL], "e", lambda items, step: [reasons[q] for q, _ in items]) == [None, None]
+    assert desk.losses == {"unsafe": 1, "no verdict": 1}
 
 
 def test_the_engine_keeps_the_workers_used_last() -> None:

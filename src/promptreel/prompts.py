@@ -69,6 +69,8 @@ def render(task: str, format: str, **fields: Any) -> list[Message]:
 _TAGGED = re.compile(r"<prompt>(.*?)</prompt>", re.IGNORECASE | re.DOTALL)
 _OPENED = re.compile(r"<(prompt|think)>(?!.*</\1>)", re.IGNORECASE | re.DOTALL)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.IGNORECASE | re.DOTALL)
+_NEXT_TURN = re.compile(r"(?<=\S)assistant\n\n.*", re.DOTALL)
+"""What Llama 3 goes on with when nothing stops it after its turn, as it reads without special tokens."""
 _LABEL = re.compile(
     r"^\s*(?:(?:here(?:'s| is)[^:\n]{0,60}|sure[^:\n]{0,60}|(?:new|rewritten|improved|final|video)? ?prompt)\s*:\s*)+",
     re.IGNORECASE,
@@ -80,11 +82,12 @@ def parse_rewrite(reply: str) -> str:
     """The prompt in a model's reply, on one line.
 
     Takes what stands between ``<PROMPT>`` tags if there are any; otherwise the reply without thoughts, code
-    fences, a leading label and surrounding quotes. A prompt that was written twice in a row is taken once.
+    fences, a leading label, surrounding quotes and what follows its turn. A prompt that was written twice in a
+    row is taken once.
     Raises ``ReplyError`` when nothing is left, and for a prompt or a thought that was begun and never ended: the
     model ran out of tokens. Parsing a parsed prompt changes nothing.
     """
-    text = _THOUGHT.sub(" ", reply)
+    text = _NEXT_TURN.sub("", _THOUGHT.sub(" ", reply))
     tagged = [found for match in _TAGGED.findall(text) if (found := match.strip())]
     if not tagged and _OPENED.search(text):
         raise ReplyError(f"no prompt in the reply {reply[:80]!r}, which is cut off")

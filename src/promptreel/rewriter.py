@@ -7,14 +7,15 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from promptreel import profiles, prompts, queries, registry
+from promptreel.desk import CARD, Writer
 from promptreel.errors import Refused, ReplyError, UnknownName, UserError
-from promptreel.protocols import LLM, Engine, Judge, Worker
+from promptreel.protocols import LLM, Judge
 from promptreel.resources import locate
 from promptreel.store import Database
 from promptreel.types import (
@@ -30,140 +31,41 @@ from promptreel.types import (
     content_seed,
 )
 
-
-@dataclass(frozen=True)
-class Writer:
-    """A language model in a role: how it is asked and how it draws."""
-
-    llm: Component
-    format: str = "standard"
-    sampling: Sampling = field(default_factory=Sampling)
-    batch_size: int = 64
-    profile: Mapping[str, Any] | None = None
-    """What the template may say of the video model."""
-    attempts: int = 1
-    """How often a rewrite is drawn for a query while none passes a check."""
-
-    def again(self) -> Writer:
-        """The same, to draw once more what did not pass: nearly greedy, a model would repeat its mistake."""
-        return replace(self, sampling=replace(self.sampling, temperature=max(self.sampling.temperature, WARM)))
-
-    def ask(self, task: str, **fields: Any) -> list[Message]:
-        return prompts.render(task, self.format, profile=self.profile, **fields)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One entry of the history that a teacher sees."""
-
-    text: str
-    total: float
-    dimensions: Mapping[str, float | None]
-
-
-def llm_worker(llm: Component) -> Worker:
-    model: LLM = registry.build(llm)
-
-    def work(batch: Sequence[tuple[list[Message], Sampling]]) -> list[Reply | Failure]:
-        return model.complete([conversation for conversation, _ in batch], [sampling for _, sampling in batch])
-
-    return work
-
-
-class Desk:
-    """Where conversations are answered: in planned batches, each stored whole under its content.
-
-    The seed of a reply comes from what is asked and the step that asks, so that a run gets the same answers
-    every time, and a step that asks what an earlier one asked gets new ones. ``losses`` counts the replies
-    that could not be had or used.
-    """
-
-    def __init__(
-        self, database: Database, engine: Engine, report: Callable[[str, int, int], None] = lambda what, done, of: None
-    ) -> None:
-        self.database, self.engine, self.report = database, engine, report
-        self.losses: Counter[str] = Counter()
-
-    def answers(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> Iterator[Reply | Failure]:
-        """A raw reply or a failure for each conversation, in order."""
-        fingerprint = registry.build(writer.llm).fingerprint
-        sampling = writer.sampling
-        drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed, sampling.schema]
-        samplings = replace(sampling, seed=content_seed(fingerprint, drawn, origin)).each(conversations)
-        for at in range(0, len(conversations), writer.batch_size):
-            batch = conversations[at : at + writer.batch_size]
-            key = content_id("replies", fingerprint, drawn, origin, batch)
-            replies = self.database.reply_batch(key)
-            if replies is None:
-                items = list(zip(batch, samplings[at : at + writer.batch_size], strict=True))
-                (replies,) = self.engine.map(llm_worker, {"llm": writer.llm}, items, len(items))
-                self.database.add_reply_batch(key, fingerprint, replies, origin)
-                self.report(f"{origin}: write", at + len(batch), len(conversations))
-            yield from replies
-
-    def rewrites(self, writer: Writer, conversations: Sequence[list[Message]], origin: str) -> list[str | None]:
-        """The prompt in each reply; ``None``, and counted, where there is none."""
-        texts: list[str | None] = []
-        for reply in self.answers(writer, conversations, origin):
-            try:
-                texts.append(prompts.parse_rewrite(reply.text) if isinstance(reply, Reply) else None)
-            except ReplyError:
-                texts.append(None)
-            if texts[-1] is None:
-                self.losses[reply.reason if isinstance(reply, Failure) else "reply"] += 1
-        return texts
-
-    def rewrite(self, writer: Writer, asked: Sequence[Query], origin: str) -> list[str | None]:
-        """One rewrite for each query."""
-        return self.rewrites(writer, [writer.ask("rewrite", query=query.text) for query in asked], origin)
-
-    def checked(self, writer: Writer, asked: Sequence[Query], origin: str, check: Check) -> list[str | None]:
-        """One rewrite for each query, drawn again while it does not pass, ``writer.attempts`` times in all.
-
-        Of rewrites none of which passes, the first is taken that is not harmful; ``None``, and counted, where all are.
-        """
-        found: dict[int, str] = {}
-        left = list(range(len(asked)))
-        for attempt in range(writer.attempts):
-            drawing, step = (writer.again(), f"{origin}/{attempt}") if attempt else (writer, origin)
-            texts = dict(zip(left, self.rewrite(drawing, [asked[n] for n in left], step), strict=True))
-            drawn = {n: text for n, text in texts.items() if text is not None}
-            reasons = check([(asked[n], text) for n, text in drawn.items()], step)
-            for (n, text), reason in zip(drawn.items(), reasons, strict=True):
-                if reason is None:
-                    found[n] = text
-                    left.remove(n)
-                elif reason != "unsafe":
-                    found.setdefault(n, text)
-        if harmful := sum(n not in found and n in drawn for n in left):
-            self.losses["unsafe"] += harmful
-        return [found.get(n) for n in range(len(asked))]
-
-
-Check = Callable[[Sequence[tuple[Query, str]], str], Sequence[str | None]]
-"""Why each rewrite of a query does not pass in a step of the run; ``None`` when it does."""
 log = logging.getLogger(__name__)
 
 SAFETY = ("rewrite_to_safe", "refuse", "off")
 """What becomes of harm."""
 ATTEMPTS = 4
-"""How often rewrites are drawn for a query while all of them are harmful or lose a fact."""
+"""How often rewrites are drawn for a query while all of them are unusable or withheld, or lose a fact."""
 SHORTENINGS = 2
 """How often a rewrite that is too long is asked for again."""
 MARGIN = 0.85
 """Share of the words that would just fit that each shortening asks for: models count badly."""
-WARM = 0.7
-"""Least temperature of a rewrite that is drawn again."""
+UNUSABLE = "reply"
+"""What a reply failed for that is there and holds no prompt."""
 ORIGIN = "rewrite"
-CARD = "promptreel.json"
-"""Beside a student's weights: how it is to be asked."""
 
 NAMED = {
     "tiny-base": ("package:promptreel.tiny/weights/base", None),
     "tiny-student": ("package:promptreel.tiny/weights/base", "package:promptreel.tiny/weights/student"),
+    "prompt-a-video-cv": ("jiyatai/Prompt_A_Video_CV", None),
+    "prompt-a-video-os": ("jiyatai/Prompt_A_Video_OS", None),
+    "vpo-2b": ("CCCCCC/VPO-2B", None),
+    "vpo-5b": ("CCCCCC/VPO-5B", None),
 }
-"""Language models that come with the package: weights and adapter."""
+"""Language models with names of their own: weights and adapter. The first two come with the package."""
 
+_PROMPT_A_VIDEO = {"format": "prompt_a_video", "sampling": {"temperature": 1.0, "top_p": 0.95, "max_tokens": 256}}
+# github.com/jiyt17/Prompt-A-Video, booster/inference/inference_chat.py. It draws from the 50 likeliest tokens, which
+# no ``Sampling`` says: 0.95 of the probability cuts off the same tail.
+_VPO = {"format": "vpo", "sampling": {"temperature": 0.7, "max_tokens": 1024}}  # github.com/thu-coai/VPO, README.md
+CARDS: Mapping[str, Mapping[str, Any]] = {
+    "jiyatai/Prompt_A_Video_CV": _PROMPT_A_VIDEO,
+    "jiyatai/Prompt_A_Video_OS": _PROMPT_A_VIDEO,
+    "CCCCCC/VPO-2B": _VPO,
+    "CCCCCC/VPO-5B": _VPO,
+}
+"""How students that others released are to be asked, by their hub ids: no card lies beside their weights."""
 
 ENDPOINT = re.compile(r"(?P<model>.+?)(?:@(?P<url>https?://.+))?")
 SPECS = "endpoint:MODEL[@URL], local:PATH-OR-HUB-ID[+ADAPTER]"
@@ -201,14 +103,16 @@ def judge_of(spec: str) -> Component:
 def writer_for(spec: str, profile: str, mode: str | None = None) -> Writer:
     """The writer that a specification names, as ``component_of`` reads it, in a mode of ``prompts.MODES``.
 
-    A student that Promptreel trained brings a card that says in which format it is asked, and takes no mode; every
+    A student brings a card that says in which format it is asked, or has one in ``CARDS``, and takes no mode; every
     other model is asked in the first mode if none is given.
     """
     if mode is not None and mode not in prompts.MODES:
         raise UnknownName("mode", mode, prompts.MODES)
     component = component_of(spec)
-    card = Path(str(locate(component.options["model"]))) / CARD
-    asked = json.loads(card.read_text()) if component.name == "local" and card.exists() else {}
+    model = str(locate(component.options["model"]))
+    card = Path(model) / CARD
+    beside = component.name == "local" and card.exists()
+    asked = json.loads(card.read_text()) if beside else CARDS.get(model, {})
     if asked and mode:
         raise UserError(f"{spec} was trained to be asked in its own way: leave out the mode")
     return Writer(
@@ -279,33 +183,40 @@ class Rewriter:
         return other
 
     def __call__(self, query: str | Query) -> Rewrite:
-        """The rewrite of a query. Raises ``ReplyError`` when the model's reply holds no prompt, and ``Refused``."""
+        """The rewrite of a query. Raises ``ReplyError`` when no reply of the model holds a prompt, and ``Refused``."""
         return self.candidates(query, 1)[0]
 
     def candidates(self, query: str | Query, count: int) -> list[Rewrite]:
         """``count`` rewrites of a query, drawn together; identical ones appear once.
 
-        While none of them keeps every fact, where somebody judges that, as many are drawn again, ``ATTEMPTS`` times in
-        all; then the best of all come first.
+        While none of them keeps every fact, where somebody judges that, or no reply holds a prompt, as many are drawn
+        again, ``ATTEMPTS`` times in all; then the best of all come first.
 
-        Raises ``Refused`` for a query that the policy does not let in, or when every rewrite drawn is harmful.
+        Raises ``Refused`` for a query that the policy does not let in, or when every rewrite drawn is withheld, and
+        ``ReplyError`` when there is none.
         """
         asked = queries.ask_for(query) if isinstance(query, str) else query
         self._admit(asked)
-        withheld = 0
+        withheld: Counter[str] = Counter()
         harmless: dict[str, Rewrite] = {}
         for attempt in range(ATTEMPTS):
-            for rewrite in self._draw(asked, count, attempt):
-                if rewrite.verdict and rewrite.verdict.unsafe:
-                    withheld += 1
+            rewrites, failures = self._draw(asked, count, attempt)
+            for rewrite in rewrites:
+                if why := self.withheld(rewrite.verdict):
+                    withheld[why] += 1
                 else:
                     harmless[rewrite.text] = rewrite
             if any(r.verdict is None or r.verdict.fidelity == 1 for r in harmless.values()):
                 break
-        if withheld:
-            log.warning("withheld %d harmful rewrites of %r", withheld, asked.text)
+            if not rewrites and any(failure.reason != UNUSABLE for failure in failures):
+                break  # a model that gives no reply at all has been asked more than once already
+        for why, number in withheld.items():
+            log.warning("withheld %d rewrites of %r: %s", number, asked.text, why)
+        if not harmless and withheld:
+            tried = f"{attempt + 1} attempts: {', '.join(withheld)}"
+            raise Refused(f"no harmless rewrite of {asked.text!r} came of {tried}; ask for something else")
         if not harmless:
-            raise Refused(f"no harmless rewrite of {asked.text!r} came of {ATTEMPTS} attempts; ask for something else")
+            raise ReplyError(f"the language model gave no prompt: {failures[0].detail or failures[0].reason}")
         best_first = sorted(harmless.values(), key=self.rank, reverse=True) if attempt else list(harmless.values())
         return best_first[:count]
 
@@ -316,6 +227,16 @@ class Rewriter:
     def fits(self, rewrite: Rewrite) -> bool:
         """Whether the video model reads a rewrite to its end."""
         return rewrite.tokens is None or rewrite.tokens <= self.profile.token_limit
+
+    def withheld(self, verdict: Verdict | None) -> str | None:
+        """Why a text with this verdict is neither given out nor rendered; ``None`` when it may be, as everything may
+        where nobody judges harm.
+        """
+        if self.safety == "off" or self._judge is None:
+            return None
+        if verdict is None:
+            return "nobody could judge it"
+        return "it is harmful" if verdict.unsafe else None
 
     def rank(self, rewrite: Rewrite) -> tuple[bool, float, int]:
         """How good a rewrite is by its text alone, to be compared: whole, then faithful, then without inventions."""
@@ -330,16 +251,16 @@ class Rewriter:
             why = ", ".join(verdict.unsafe) if verdict else "nobody could judge whether it is harmless"
             raise Refused(f"the query {asked.text!r} is refused: {why}")
 
-    def _draw(self, asked: Query, count: int, attempt: int) -> list[Rewrite]:
+    def _draw(self, asked: Query, count: int, attempt: int) -> tuple[list[Rewrite], list[Failure]]:
+        """Different rewrites, and why there are not more."""
         seed = content_seed(self.seed, asked.id, count, *([attempt] if attempt else []))
         writer = self.writer.again() if attempt else self.writer
         found = self._texts([writer.ask("rewrite", query=asked.text)] * count, seed, writer.sampling)
         texts = list(dict.fromkeys(text for text in found if isinstance(text, str)))
-        if not texts:
-            raise ReplyError(f"the language model gave no prompt: {found[0]}")
         if self.writer.format in prompts.INSTRUCTED:
             self._shorten(asked, texts, seed)
-        return self._examined(asked, list(dict.fromkeys(texts)))
+        rewrites = self._examined(asked, list(dict.fromkeys(texts)))
+        return rewrites, [failure for failure in found if isinstance(failure, Failure)]
 
     def _shorten(self, asked: Query, texts: list[str], seed: int) -> None:
         """Replace texts that the video model would not read to their end by shorter ones, in place, where it works."""
@@ -360,24 +281,19 @@ class Rewriter:
                 if isinstance(text, str) and self.count(text) < lengths[place]:
                     texts[place] = text
 
-    def _texts(self, conversations: list[list[Message]], seed: int, sampling: Sampling) -> list[str | ReplyError]:
-        """The prompt in the reply to each conversation, or why there is none."""
+    def _texts(self, conversations: list[list[Message]], seed: int, sampling: Sampling) -> list[str | Failure]:
+        """The prompt in the reply to each conversation, or why there is none.
+
+        Only a batch of which every reply holds one is remembered: what could not be used is asked again.
+        """
         samplings = replace(sampling, seed=seed).each(conversations)
         key = content_id("rewrite", self._model.fingerprint, [asdict(row) for row in samplings], conversations)
         replies = self._cache.reply_batch(key) if self._cache else None
         if replies is None:
             replies = self._model.complete(conversations, samplings)
-            if self._cache and all(isinstance(reply, Reply) for reply in replies):
+            if self._cache and all(isinstance(_prompt(reply), str) for reply in replies):
                 self._cache.add_reply_batch(key, self._model.fingerprint, replies, ORIGIN)
-        texts: list[str | ReplyError] = []
-        for reply in replies:
-            try:
-                if isinstance(reply, Failure):
-                    raise ReplyError(reply.detail or reply.reason)
-                texts.append(prompts.parse_rewrite(reply.text))
-            except ReplyError as error:
-                texts.append(error)
-        return texts
+        return [_prompt(reply) for reply in replies]
 
     def _examined(self, query: Query, texts: Sequence[str]) -> list[Rewrite]:
         verdicts = self._verdicts([(query, text) for text in texts])
@@ -400,3 +316,13 @@ class Rewriter:
                 rows = [(key, query, text, verdict) for (key, (query, text)), verdict in found if verdict]
                 self._cache.add_verdicts(judge.fingerprint, rows, ORIGIN)
         return [known[key] for key in keys]
+
+
+def _prompt(reply: Reply | Failure) -> str | Failure:
+    """The prompt in a reply, or why there is none."""
+    if isinstance(reply, Failure):
+        return reply
+    try:
+        return prompts.parse_rewrite(reply.text)
+    except ReplyError as error:
+        return Failure(UNUSABLE, str(error))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptreel.cli.terminal import JSONOption, progress
-from promptreel.errors import Refused, UserError
+from promptreel.errors import Refused, ReplyError, UserError
 
 if TYPE_CHECKING:
     from promptreel.pipeline.preview import Preview, Shown
@@ -26,8 +26,11 @@ class Answer:
 
     query: Query
     rewrites: list[Rewrite] = field(default_factory=list)
-    refused: str = ""
+    error: Refused | ReplyError | None = None
+    """Why there are none: the policy refuses them, or no reply held one."""
     drawn: int = 0
+    typed: Rewrite | None = None
+    """The query read as if it were a rewrite, where it is rendered too."""
     shown: Mapping[str, Shown] = field(default_factory=dict)
     side_by_side: Path | None = None
 
@@ -91,8 +94,8 @@ def rewrite(
     for query in asked:
         try:
             drawn = rewriter.candidates(query, best_of or count)
-        except Refused as error:  # the other queries are answered all the same
-            answers.append(Answer(query, refused=str(error)))
+        except (Refused, ReplyError) as error:  # the other queries are answered all the same
+            answers.append(Answer(query, error=error))
             continue
         answer = Answer(query, drawn, drawn=len(drawn))
         if best_of and not preview:
@@ -109,11 +112,11 @@ def rewrite(
         print(json.dumps([_row(rewriter, answer) for answer in answers], ensure_ascii=False))
     else:
         _print(rewriter, answers, best_of)
-    refused = [answer.refused for answer in answers if answer.refused]
-    for refusal in refused:
-        print(f"error: {refusal}", file=sys.stderr)
-    if refused:
-        raise typer.Exit(Refused.exit_code)
+    unanswered = [answer.error for answer in answers if answer.error]
+    for why in unanswered:
+        print(f"error: {why}", file=sys.stderr)
+    if unanswered:
+        raise typer.Exit(max(why.exit_code for why in unanswered))
 
 
 def _edited(rewriter: Rewriter, query: Query, rewrites: list[Rewrite]) -> list[Rewrite]:
@@ -151,11 +154,13 @@ def _preview(profile: str, directory: Path, seed: int, rewards: str | None, choo
 
 
 def _render(rewriter: Rewriter, preview: Preview, answers: list[Answer]) -> None:
-    """Render every query and those of its rewrites that the model reads to their end."""
+    """Render what may be shown: every query, and those of its rewrites that the model reads to their end."""
     with progress() as report:
         for answer in answers:
-            if not answer.refused:
-                texts = [written.text for written in answer.rewrites if rewriter.fits(written)]
+            if not answer.error:
+                answer.typed = typed = rewriter.examine(answer.query, answer.query.text)
+                left = [w for w in answer.rewrites if rewriter.fits(w) and not rewriter.withheld(w.verdict)]
+                texts = [typed.text] * (not rewriter.withheld(typed.verdict)) + [written.text for written in left]
                 answer.shown, answer.side_by_side = preview.show(answer.query, texts, report)
 
 
@@ -173,8 +178,8 @@ def _best(rewriter: Rewriter, answer: Answer) -> list[Rewrite]:
 def _row(rewriter: Rewriter, answer: Answer) -> dict[str, Any]:
     """An answer as JSON."""
     row: dict[str, Any] = {"query": answer.query.text, "rewrites": []}
-    if answer.refused:
-        return {**row, "refused": answer.refused}
+    if answer.error:
+        return {**row, "refused" if isinstance(answer.error, Refused) else "failed": str(answer.error)}
     for written in answer.rewrites:
         verdict, shown = written.verdict, answer.shown.get(written.text)
         row["rewrites"].append(
@@ -191,7 +196,9 @@ def _row(rewriter: Rewriter, answer: Answer) -> dict[str, Any]:
                 "failure": shown.failure if shown else "",
             }
         )
-    row["video"] = _path(answer.shown.get(answer.query.text))
+    raw = answer.shown.get(answer.query.text)
+    row["video"] = _path(raw)
+    row["failure"] = (answer.typed and rewriter.withheld(answer.typed.verdict)) or (raw.failure if raw else "")
     row["side_by_side"] = str(answer.side_by_side) if answer.side_by_side else None
     return row
 
@@ -219,9 +226,8 @@ def _print(rewriter: Rewriter, answers: list[Answer], best_of: int | None) -> No
                 print(written.text)
             for note in _notes(rewriter, answer, written, unsaid(query, written.text)):
                 print(f"  note: {note}", file=sys.stderr)
-        raw = answer.shown.get(query)
-        if raw and raw.failure:
-            print(f"  note: the query could not be rendered: {raw.failure}", file=sys.stderr)
+        for note in _notes_as_typed(rewriter, answer):
+            print(f"  note: {note}", file=sys.stderr)
         if answer.side_by_side:
             print(f"  note: as typed and as rewritten, from left to right: {answer.side_by_side}", file=sys.stderr)
         scored = any(shown.total is not None for shown in answer.shown.values())
@@ -233,21 +239,40 @@ def _print(rewriter: Rewriter, answers: list[Answer], best_of: int | None) -> No
             )
 
 
+def _notes_as_typed(rewriter: Rewriter, answer: Answer) -> list[str]:
+    """What is to be known of the clip of a query itself."""
+    typed, raw, notes = answer.typed, answer.shown.get(answer.query.text), []
+    if typed and (why := rewriter.withheld(typed.verdict)):
+        notes.append(f"as typed it is not rendered: {why}")
+    elif typed and not rewriter.fits(typed):
+        notes.append(f"as typed it has {_cut(rewriter, typed)}")
+    if raw and raw.failure:
+        notes.append(f"the query could not be rendered: {raw.failure}")
+    return notes
+
+
+def _cut(rewriter: Rewriter, written: Rewrite) -> str:
+    """How long a text is, and that this is too long."""
+    about = "" if rewriter.count.exact else "about "
+    return f"{about}{written.tokens} tokens; the model reads {rewriter.profile.token_limit} and cuts the rest"
+
+
 def _notes(rewriter: Rewriter, answer: Answer, written: Rewrite, unsaid: list[str]) -> list[str]:
     notes = [f"left out as harmful: {what}" for what in written.removed]
     notes += written.verdict.problems if written.verdict else []
     if written.verdict is None and unsaid:
         notes.append(f"not in these words: {', '.join(unsaid)}")
     if not rewriter.fits(written):
-        about = "" if rewriter.count.exact else "about "
-        cut = f"{about}{written.tokens} tokens; the model reads {rewriter.profile.token_limit} and cuts the rest"
-        notes.append(f"{cut}: shorten it (--edit), or take another seed")
-        if answer.shown:
+        notes.append(f"{_cut(rewriter, written)}: shorten it (--edit), or take another seed")
+        if answer.typed:
             notes.append("not rendered, since it would be cut")
+    elif answer.typed and (why := rewriter.withheld(written.verdict)):  # as it was edited
+        notes.append(f"not rendered: {why}")
     shown = answer.shown.get(written.text)
     if shown and shown.failure:
         notes.append(f"could not be rendered: {shown.failure}")
     if shown and shown.total is not None:
-        raw = answer.shown[answer.query.text].total
-        notes.append(f"reward {shown.total:.2f}" + (f", as typed {raw:.2f}" if raw is not None else ""))
+        raw = answer.shown.get(answer.query.text)
+        beside = f", as typed {raw.total:.2f}" if raw and raw.total is not None else ""
+        notes.append(f"reward {shown.total:.2f}{beside}")
     return notes

@@ -26,21 +26,22 @@ GRACE = 20.0
 def stoppable() -> Iterator[Callable[[], None]]:
     """A check that raises ``Interrupted`` once SIGINT or SIGTERM has come: at a moment when all is stored.
 
-    A second signal, or the end of the grace, ends the process at once; only the batch in hand is lost.
+    A second signal, or the end of the grace within the block, ends the process at once; only the batch in hand is lost.
     """
     import signal
     import threading
 
     came: list[int] = []
+    last = threading.Timer(GRACE, os._exit, [Interrupted.exit_code])
+    last.daemon = True
 
     def stop(number: int, frame: object) -> None:
         came.append(number)
         if len(came) > 1:
             os._exit(Interrupted.exit_code)
-        print(f"\nstopping when the batch in hand is stored, within {GRACE:.0f} s; again to stop now", file=sys.stderr)
-        timer = threading.Timer(GRACE, os._exit, [Interrupted.exit_code])
-        timer.daemon = True
-        timer.start()
+        lost = f"if that takes over {GRACE:.0f} s it is lost, and done again next time"
+        print(f"\nstopping when the batch in hand is stored; {lost}; again to stop now", file=sys.stderr)
+        last.start()
 
     def check() -> None:
         if came:
@@ -50,6 +51,7 @@ def stoppable() -> Iterator[Callable[[], None]]:
     try:
         yield check
     finally:
+        last.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from promptreel.desk import Check, Desk, Writer
 from promptreel.evaluation import compare
 from promptreel.evaluation.compare import Row
-from promptreel.rewriter import Check, Desk, Writer
 from promptreel.scoring import Scorer
 from promptreel.types import Component, Query, Verdict
 
@@ -27,6 +27,7 @@ def study(
     read: Read,
     withheld: Callable[[Verdict | None], str | None],
     too_long: Callable[[str], bool],
+    drawn: str,
     origin: str,
     refused: AbstractSet[Query] = frozenset(),
 ) -> dict[str, dict[Query, Row]]:
@@ -36,7 +37,8 @@ def study(
     ``refused`` is neither rewritten nor rendered. ``judge`` is a reward for clips, ``check`` says what writers
     with several attempts must draw again, ``read`` judges texts for the columns of facts and harm, and
     ``withheld`` says by a verdict why a text must not be rendered: it has a row without metrics of clips. Without
-    seeds nothing is rendered, and only the texts are judged.
+    seeds nothing is rendered, and only the texts are judged. ``drawn`` is the step whose prompts these are, ``origin``
+    the one that has them judged, rendered and scored.
     """
     admitted = [query for query in queries if query not in refused]
     texts: dict[str, dict[Query, str]] = {}
@@ -44,7 +46,7 @@ def study(
         if writer is None:
             texts[name] = {query: query.text for query in admitted}
         else:
-            step = f"{origin}/{name}"
+            step = f"{drawn}/{name}"
             if writer.attempts > 1:
                 written = desk.checked(writer, admitted, step, check)
             else:
@@ -70,6 +72,7 @@ def study(
                 words=len(text.split()),
                 over_limit=float(too_long(text)),
                 clips=seen.clips if seen else (),
+                by_seed=seen.by_seed if seen else (),
                 facts=tuple((fact.text, fact.status) for fact in verdict.facts) if verdict else (),
                 removed=tuple(verdict.removed) if verdict else (),
                 withheld=stopped.get((query, text), ""),

@@ -33,7 +33,7 @@ class Shown:
 
 
 class Preview:
-    """Renders into a directory: ``raw.mp4``, ``rewrite-1.mp4`` … and ``side-by-side.mp4`` of each query in a
+    """Renders into a directory: ``raw.mp4`` as typed, ``rewrite-1.mp4`` … and ``side-by-side.mp4`` of each query in a
     folder of its own (``.png`` for images); lossless clips in ``clips/``, so that nothing is rendered twice.
 
     ``judged_by`` is a recipe: clips are scored by its rewards, and the scores added up by its first blend.
@@ -51,20 +51,21 @@ class Preview:
             self._weights = next(iter(judged_by.blends.values())).weights
 
     def show(self, query: Query, texts: Sequence[str], report: Report = silent) -> tuple[dict[str, Shown], Path | None]:
-        """What became of the query as typed and of each text, and the file with all of them side by side."""
+        """What became of each text, of which the query as typed may be one, and the file with all side by side."""
         shown: dict[str, Shown] = {}
         clips: list[Clip] = []
         folder = self.directory / _name(query)
-        wanted = list(dict.fromkeys([query.text, *texts]))
+        wanted = list(dict.fromkeys(texts))
+        names = {query.text: "raw"}
         for number, text in enumerate(wanted):
+            names.setdefault(text, f"rewrite-{len(names)}")
             report("render", number, len(wanted))
             clip = self._clip(query, text)
             if isinstance(clip, Failure):
                 shown[text] = Shown(failure=clip.detail or clip.reason)
                 continue
             clips.append(clip)
-            path = folder / (f"rewrite-{number}" if number else "raw")
-            shown[text] = Shown(self._write(path, clip.frames), self._total(query, clip))
+            shown[text] = Shown(self._write(folder / names[text], clip.frames), self._total(query, clip))
         report("render", len(wanted), len(wanted))
         together = self._write(folder / "side-by-side", beside(clips)) if len(clips) > 1 else None
         return shown, together

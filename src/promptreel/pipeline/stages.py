@@ -23,6 +23,7 @@ from promptreel.config import (
     SFTStage,
 )
 from promptreel.critique import Critique, Draft
+from promptreel.desk import Tried
 from promptreel.errors import RunError, UserError, importing
 from promptreel.evaluation.study import findings, study
 from promptreel.evolution import Fixed, winners
@@ -30,7 +31,6 @@ from promptreel.pairs import merge, rule
 from promptreel.pipeline.check import generator_of
 from promptreel.pipeline.workshop import Workshop
 from promptreel.resources import locate
-from promptreel.rewriter import Tried
 from promptreel.scoring import Scorer
 from promptreel.types import Candidate, Query, Sampling
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from promptreel import profiles, queries, registry
 from promptreel.config import AskingTable, QueriesTable, Recipe
+from promptreel.desk import Desk, Writer
 from promptreel.errors import importing
 from promptreel.pipeline.check import generator_of
-from promptreel.rewriter import Desk, Writer
 from promptreel.scoring import Report, Scorer, silent, total
 from promptreel.store import Run
 from promptreel.types import Candidate, Component, Query, Sampling, Verdict, content_seed

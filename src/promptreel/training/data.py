@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-from promptreel.rewriter import Writer
+from promptreel.desk import Writer
 from promptreel.types import Pair, Query
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from promptreel.desk import CARD, Writer
 from promptreel.errors import UserError
-from promptreel.rewriter import CARD, Writer
 
 
 def load_student(path: str, adapter: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

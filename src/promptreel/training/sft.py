@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from promptreel.rewriter import Writer
+from promptreel.desk import Writer
 from promptreel.training.data import sft_dataset
 from promptreel.training.merge import load_student, publish
 from promptreel.training.options import lora_config, trainer_arguments

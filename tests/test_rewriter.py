@@ -1,0 +1,72 @@
+"""The public rewriter where its model or its judge fails: what is drawn again, withheld, kept and remembered."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from promptreel import registry
+from promptreel.desk import Writer
+from promptreel.errors import Refused, ReplyError
+from promptreel.rewriter import Rewriter
+from promptreel.store import Database
+from promptreel.types import Component, Failure, Message, Reply, Sampling
+
+Build = Callable[..., Rewriter]
+
+
+class Script:
+    """Answers each call with the next entry of a script."""
+
+    fingerprint = "script"
+    left: ClassVar[list[str | Failure]] = []
+
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+        found = [self.left.pop(0) for _ in conversations]
+        return [Reply(text) if isinstance(text, str) else text for text in found]
+
+
+@pytest.fixture
+def script(fake_components: None, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """A rewriter that gets these replies, read by the fake judge: every word of the query is a fact."""
+    monkeypatch.setitem(registry.BUILT_IN["llm"], "script", "test_rewriter:Script")
+    monkeypatch.setattr("promptreel.rewriter.writer_for", lambda *named: Writer(Component("llm", "script"), "brief"))
+
+    def build(*replies: str | Failure, safety: str = "rewrite_to_safe", cache: Database | None = None) -> Rewriter:
+        Script.left[:] = replies
+        return Rewriter("script", "tiny", safety=safety, judge=Component("judge", "fake"), cache=cache)
+
+    return build
+
+
+def test_what_nobody_could_judge_is_drawn_again_and_never_given(
+    script: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert script("red ball unreadable", "red ball")("red ball").text == "red ball"
+    with pytest.raises(Refused, match="4 attempts: nobody could judge it"):
+        script(*["red ball unreadable"] * 4)("red ball")
+    assert "withheld 4 rewrites of 'red ball': nobody could judge it" in caplog.text
+    assert script("red ball unreadable", safety="off")("red ball").verdict is None
+
+
+def test_a_failed_attempt_costs_no_rewrite_that_is_there(script: Build) -> None:
+    rewrite = script("ball", Failure("timeout"), "red ball")
+    assert rewrite("red ball").text == "ball"
+    assert Script.left == ["red ball"]  # a server that does not answer is not asked on and on
+
+
+def test_an_unusable_reply_is_an_attempt(script: Build) -> None:
+    assert script("<PROMPT>red", "red ball")("red ball").text == "red ball"
+    with pytest.raises(ReplyError, match="cut off"):
+        script(*["<PROMPT>red"] * 4)("red ball")
+    with pytest.raises(ReplyError, match="no answer"):
+        script(Failure("timeout", "no answer"), "red ball")("red ball")
+
+
+def test_an_unusable_reply_is_not_remembered(script: Build, tmp_path: Path) -> None:
+    cache = Database(f"sqlite:///{tmp_path}/cache.db")
+    with pytest.raises(ReplyError, match="cut off"):
+        script(*["<PROMPT>red"] * 4, cache=cache)("red ball")
+    assert script("red ball", cache=cache)("red ball").text == "red ball"
+    assert script(cache=cache)("red ball").text == "red ball"
