@@ -256,7 +256,7 @@ def test_what_people_type_is_taken_apart(typed: str, text: str, negative: str, o
     query = queries.parse_query(typed)
     found = dict(query.options)
     if typed.startswith("a cat, seed:42"):
-        assert [value for name, value in query.options if name == "seed"] == ["7", "42"]
+        assert [value for name, value in query.options if name == "seed"] == ["42", "7"]
         found["seed"] = "7"
     assert (query.text, query.negative, found) == (text, negative, options)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from collections import defaultdict
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from promptreel.errors import ReplyError, UnknownName
-from promptreel.types import Fact, Message, Verdict
+from promptreel.types import Fact, Message, Verdict, load_json
 
 
 @cache
@@ -72,7 +74,8 @@ _THOUGHT = re.compile(r"<think>.*?</think>", re.IGNORECASE | re.DOTALL)
 _NEXT_TURN = re.compile(r"(?<=\S)assistant\n\n.*", re.DOTALL)
 """What Llama 3 goes on with when nothing stops it after its turn, as it reads without special tokens."""
 _LABEL = re.compile(
-    r"^\s*(?:(?:here(?:'s| is)[^:\n]{0,60}|sure[^:\n]{0,60}|(?:new|rewritten|improved|final|video)? ?prompt)\s*:\s*)+",
+    r"^\s*(?:(?:here(?:['’]s| is) (?:the|your|an?)\b[^:\n]{0,40}\bprompt\b[^:\n]{0,40}|sure\b(?!-)[^:\n]{0,60}"
+    r"|(?:new|rewritten|improved|final|video|image)? ?prompt)\s*:\s*)+",
     re.IGNORECASE,
 )
 _QUOTES = {'"': '"', "“": "”", "'": "'", "`": "`"}
@@ -139,15 +142,15 @@ VERDICT_SCHEMA = json.dumps(
 def parse_verdict(reply: str, query: str) -> Verdict:
     """The verdict in a judge's reply, strictly.
 
-    Raises ``ReplyError`` for a reply that is not the JSON asked for, that lists no fact, that quotes words the
-    query does not have, or whose parts contradict each other: a judge that was confused, or talked into
-    something, lets nothing through.
+    Raises ``ReplyError`` for a reply that is not the JSON asked for, that lists no fact, that quotes what the query
+    does not say, that says more of some words than the query says them, or whose parts contradict each other: a judge
+    that was confused, or talked into something, lets nothing through.
     """
     text = _THOUGHT.sub("", reply).strip()
     text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text)
     try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
+        found = load_json(text)
+    except ValueError as error:
         raise ReplyError(f"the verdict is not JSON: {error}") from error
     if not isinstance(found, dict) or found.keys() != {"facts", "invented", "unsafe", "faithful", "harmless"}:
         raise ReplyError("the verdict has other keys than were asked for")
@@ -170,7 +173,8 @@ def parse_verdict(reply: str, query: str) -> Verdict:
 def _facts(listed: object, query: str) -> tuple[Fact, ...]:
     if not isinstance(listed, list) or not listed:
         raise ReplyError("the verdict lists no facts")
-    words = " ".join(re.findall(r"\w+", query.lower()))
+    said = _plain(query)
+    known: defaultdict[str, set[tuple[str, bool]]] = defaultdict(set)
     facts = []
     for entry in listed:
         if not isinstance(entry, dict) or entry.keys() != {"quote", "status", "why", "harmful"}:
@@ -180,8 +184,35 @@ def _facts(listed: object, query: str) -> tuple[Fact, ...]:
             raise ReplyError(f"not a fact of a verdict: {str(entry)[:80]}")
         if status not in ("kept", "lost", "changed"):
             raise ReplyError(f"a fact is kept, lost or changed, not {status[:40]!r}")
-        quoted = " ".join(re.findall(r"\w+", quote.lower()))
-        if not quoted or f" {quoted} " not in f" {words} ":
+        quoted = _plain(quote)
+        times = _times(quoted, said)
+        if not times:
             raise ReplyError(f"the verdict quotes {quote[:60]!r}, which the query does not say")
+        known[quoted].add((status, harmful))
+        if len(known[quoted]) > times:
+            raise ReplyError(f"the verdict contradicts itself about {quote[:60]!r}")
         facts.append(Fact(quote, status, why, harmful))
     return tuple(facts)
+
+
+def _plain(text: str) -> str:
+    """A text without case, compatibility forms and, unless it is nothing else, punctuation."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    bare = "".join(" " if unicodedata.category(character).startswith("P") else character for character in text)
+    return " ".join(bare.split()) or " ".join(text.split())
+
+
+def _times(quoted: str, said: str) -> int:
+    """How often a plain text says what is quoted from it, as whole words where words can be told.
+
+    They can in scripts with case, and numbers. Others have no spaces (Chinese, Japanese, Thai …), or write particles
+    onto what they belong to (Korean, Arabic, Hebrew).
+    """
+    said = f" {said} "
+    starts = [found.start() for found in re.finditer(f"(?={re.escape(quoted)})", said)] if quoted else []
+    return sum(not (_within_word(said, at) or _within_word(said, at + len(quoted))) for at in starts)
+
+
+def _within_word(said: str, at: int) -> bool:
+    """Whether a place in a plain text lies between characters of one word of a script with case, or of one number."""
+    return all(character.islower() or character.isdecimal() for character in said[at - 1 : at + 1])
