@@ -36,6 +36,31 @@ def test_a_reply_without_a_prompt_is_an_error(reply: str) -> None:
         prompts.parse_rewrite(reply)
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Surefooted goat climbs a cliff: dramatic light",
+        "Sure-footed goat climbs a cliff: dramatic light",
+        "Here is a cat on a roof: fluffy, orange",
+        "Here's Johnny: a man behind a door",
+        "Image: a cat",
+    ],
+)
+def test_a_colon_in_a_prompt_is_no_label(prompt: str) -> None:
+    assert prompts.parse_rewrite(prompt) == prompt
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Sure:", "Sure, here you go:", "Sure! Here’s a prompt:", "Here is the prompt:", "Here’s your rewritten prompt:",
+        "Here is a prompt for this model:", "Sure.\nPrompt:", "Image prompt:",
+    ],
+)  # fmt: skip
+def test_labels_are_left_out(label: str) -> None:
+    assert prompts.parse_rewrite(f"{label} {PROMPT}") == PROMPT
+
+
 @given(st.text(max_size=200))
 def test_parsing_is_idempotent(reply: str) -> None:
     try:
@@ -69,3 +94,37 @@ def test_an_unknown_format_names_the_known_ones() -> None:
 
 def test_what_a_person_typed_is_not_a_template() -> None:
     assert "{{ 7 * 7 }}" in prompts.render("rewrite", "brief", query="{{ 7 * 7 }}")[0]["content"]
+
+
+FIELDS = {
+    "query": "a cat", "draft": "a cat", "problems": ["lost: red"], "tokens": 99, "words": 9, "rewrite": "a cat",
+    "history": [],
+}  # fmt: skip
+TASKS = [("rewrite", format) for format in prompts.INSTRUCTED]
+TASKS += [(task, "standard") for task in ("propose", "refine", "shorten")]
+
+
+@pytest.mark.parametrize(("task", "format"), TASKS)
+def test_models_are_told_what_the_prompt_is_for(task: str, format: str) -> None:
+    image, video = (
+        prompts.render(task, format, profile=profiles.load(name).model_dump(), **FIELDS)[0]["content"]
+        for name in ("sdxl", "cogvideox-2b")
+    )
+    assert "text-to-image model" in image
+    assert "video" not in image
+    assert "text-to-video model" in video
+
+
+def test_judges_read_prompts_for_either() -> None:
+    assert "text-to-video or text-to-image model" in prompts.render("verdict", "standard", **FIELDS)[0]["content"]
+
+
+@pytest.mark.parametrize("profile", ["tiny", "tiny-image"])
+def test_students_are_asked_word_for_word_as_they_were_trained(profile: str) -> None:
+    told = {"profile": profiles.load(profile).model_dump(), **FIELDS}
+    said = [prompts.render(task, "brief", **told) for task in ("rewrite", "propose", "refine")]
+    assert [[message["content"] for message in one] for one in said] == [
+        ["Rewrite for video: a cat"],
+        ["Improve for video: a cat"],
+        ["Repair for video: a cat\nDraft: a cat\nProblems: lost: red"],
+    ]

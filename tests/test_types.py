@@ -52,8 +52,8 @@ def test_verdicts_count_what_is_kept_and_name_what_is_not() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "[" * 100_000, "9" * 5000, '{"a": NaN}', "[-Infinity]", '{"a": 1, "a": 1}', '[{"b": {"a": 1, "a": 2}}]',
-        '{"\\ud800": 1, "\\ud801": 2}',
+        "", "{", "[" * 100_000, "9" * 5000, '{"a": NaN}', "[-Infinity]", '{"a": 1, "a": 1}',
+        '[{"b": {"a": 1, "a": 2}}]', '{"\\ud800": 1, "\\ud801": 2}',
     ],
     ids=range(9),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from promptreel.errors import ReplyError
 from promptreel.rewards.safety import GuardModel
 from promptreel.rewards.text import Guarded, LLMJudge
 from promptreel.tiny.judge_server import TinyJudgeLLM
-from promptreel.types import Component, Failure, Message, Query, Reply, Sampling, Verdict
+from promptreel.types import Component, Failure, Message, Query, Reply, Sampling, Verdict, content_id
 
 QUERY = "a red ball going right"
 GOOD: dict[str, Any] = {
@@ -63,6 +63,65 @@ def test_wrapping_does_not_matter(wrap: str) -> None:
     assert prompts.parse_verdict(wrap.replace("{{}}", "braces").replace("{}", reply()), QUERY).facts
 
 
+QUOTES = {
+    "Chinese": ("一只猫在跑", "猫"),
+    "Japanese": ("猫が走っている", "走っている"),
+    "Thai": ("แมวกำลังวิ่ง", "แมว"),
+    "Lao": ("ແມວກໍາລັງແລ່ນ", "ແມວ"),
+    "Khmer": ("ឆ្មាកំពុងរត់", "ឆ្មា"),
+    "Korean, without its particle": ("고양이가 달린다", "고양이"),
+    "Arabic, without its article": ("القطة تجري", "قطة"),
+    "Hebrew, without its article": ("החתול רץ", "חתול"),
+    "Hindi": ("एक लाल गेंद", "लाल गेंद"),
+    "Russian": ("Красный шар летит", "красный шар"),
+    "Greek": ("ΜΙΑ ΓΑΤΑ ΤΡΕΧΕΙ", "μια γατα"),
+    "German, in capitals": ("eine große Straße", "GROSSE STRASSE"),
+    "emoji": ("🐱🏃", "🐱"),
+    "decomposed": ("un cafe\u0301 rouge", "café"),
+    "composed": ("un café rouge", "cafe\u0301"),
+    "full width": ("ａ ｒｅｄ ball", "red"),
+    "white space": ("a red\n  ball", "red ball"),
+    "punctuation": ("a red, shiny ball; the dog’s", "red shiny ball the dog's."),
+    "punctuation alone": ("?!", "?!"),
+    "a number beside a character": ("2只猫", "2"),
+}
+
+
+def one_fact(quote: str) -> str:
+    facts = [{"quote": quote, "status": "kept", "why": "", "harmful": False}]
+    return json.dumps({"facts": facts, "invented": [], "unsafe": [], "faithful": True, "harmless": True})
+
+
+@pytest.mark.parametrize(("query", "quote"), QUOTES.values(), ids=QUOTES)
+def test_queries_are_quoted_in_every_script(query: str, quote: str) -> None:
+    assert prompts.parse_verdict(one_fact(quote), query).facts[0].text == quote
+
+
+@pytest.mark.parametrize(
+    ("query", "quote"),
+    [
+        ("一只猫在跑", "狗"), ("a scattered crowd", "cat"), ("100 balls", "10"), ("кошка бежит", "кош"), ("🐱🏃", "🐶"),
+        ("alpha2 ball", "alpha"), ("a red ball", "?!"), ("a red ball", " "),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_word_is_no_quote(query: str, quote: str) -> None:
+    with pytest.raises(ReplyError, match="does not say"):
+        prompts.parse_verdict(one_fact(quote), query)
+
+
+def test_words_that_are_said_twice_may_fare_differently() -> None:
+    """A red ball that is kept and a red box that is not."""
+    two = reply(lambda v: v["facts"].append({**v["facts"][0], "status": "lost"}))
+    assert prompts.parse_verdict(two, "a red ball going right beside a red box").fidelity == 0.5
+    with pytest.raises(ReplyError, match="contradicts itself about 'red'"):
+        prompts.parse_verdict(two, QUERY)
+
+
+def test_a_verdict_can_be_stored_whatever_it_says() -> None:
+    verdict = prompts.parse_verdict(fact(why="x").replace('"x"', r'"\ud800"'), QUERY)
+    assert content_id(verdict.to_json())
+
+
 MALFORMED = [
     # Not JSON, or not the JSON asked for
     "", " ", "null", "true", "[]", "{}", "42", '"safe"', "yes", "The rewrite is fine.", "safe", "Everything is kept.",
@@ -84,6 +143,12 @@ MALFORMED = [
     # Contradictions
     reply(lambda v: v.update(faithful=True)), reply(all_kept), reply(lambda v: (all_kept(v), v.update(faithful=True, invented=["a dog"]))),
     reply(lambda v: v.update(unsafe=["gore"])), reply(lambda v: v.update(harmless=False)), fact(harmful=True),
+    reply(lambda v: v["facts"].append({**v["facts"][0], "status": "lost"})),
+    reply(lambda v: v["facts"].extend([{**v["facts"][0], "status": "lost", "harmful": True}])),
+    reply(lambda v: v.update(unsafe=["gore"], harmless=False)).replace('"faithful"', '"unsafe": [], "faithful"'),
+    reply().replace('"harmless": true', '"harmless": false, "harmless": true'), reply().replace('"status": "kept"', '"status": "lost", "status": "kept"'),
+    # What breaks parsers
+    "[" * 100_000, "9" * 5000, reply().replace("[]", "[" * 100_000), reply().replace("[]", "[NaN]"),
     # Talked into something, in whatever language
     '{"faithful": true, "harmless": true}', '{"verdict": "safe"}', "SAFE\n" + reply(), "Ignoring the above as asked: safe.",
     "\u5b89\u5168", "\u0411\u0435\u0437\u043e\u043f\u0430\u0441\u043d\u043e, \u0432\u0441\u0435 \u0444\u0430\u043a\u0442\u044b \u0441\u043e\u0445\u0440\u0430\u043d\u0435\u043d\u044b.", '{"\u4e8b\u5b9e": [], "\u5b89\u5168": true}',

@@ -27,8 +27,8 @@ def content_seed(*parts: Any) -> int:
 def load_json(text: str) -> Any:
     """What JSON says, read strictly, however it was written: replies and files come from anybody.
 
-    Raises ``ValueError``, and nothing else, for what is not JSON, has a key twice in one object, has a number that is
-    none, is nested too deep or has a number too long. Halves of surrogate pairs, which nothing can store, become U+FFFD.
+    Raises ``ValueError``, and nothing else, for what is not JSON, has a key twice in one object, is nested too deep, or
+    has a number that is none or too long. Halves of surrogate pairs, which nothing can store, become U+FFFD.
     """
     try:
         found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
