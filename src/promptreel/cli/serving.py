@@ -15,7 +15,8 @@ def serve(
     llm: Annotated[
         str,
         typer.Option(
-            metavar="SPEC", help="endpoint:MODEL[@URL], local:PATH-OR-HUB-ID[+ADAPTER], tiny-student or tiny-base."
+            metavar="SPEC",
+            help="endpoint:MODEL[@URL], local:PATH-OR-HUB-ID[+ADAPTER], or a name: tiny-student, vpo-2b …",
         ),
     ] = "tiny-student",
     profile: Annotated[
