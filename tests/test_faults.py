@@ -20,7 +20,7 @@ import pytest
 from fakes import recipe
 
 from promptreel import cli, media, registry
-from promptreel.errors import PromptreelError, RunError
+from promptreel.errors import PromptreelError, RunError, UserError
 from promptreel.pipeline import run
 from promptreel.report.tables import print_losses
 from promptreel.store import Run, database, tables
@@ -337,6 +337,61 @@ def test_a_batch_that_memory_is_too_small_for_is_halved(
     monkeypatch.setattr(Faulty, "largest", 99)
     assert plain(run(recipe(), "x", place)) == whole
     assert [[r.prompt for r in batch] for batch in fakes.FakeGenerator.batches] == before
+
+
+def test_a_model_that_no_memory_is_enough_for_is_no_fault_of_its_clips(
+    place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is stored of it, so that a run with more room ends as an unbroken one."""
+    monkeypatch.setitem(registry.BUILT_IN["generator"], "fake", "test_faults:Faulty")
+    monkeypatch.setattr(Faulty, "largest", 0)
+    with pytest.raises(RunError) as stopped:
+        run(recipe(), "x", place)
+    said("memory is too small for one clip", stopped.value)
+    with sqlite3.connect(place / "run.db") as connection:
+        assert [connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("clips", "halved")] == [0, 0]
+    monkeypatch.setattr(Faulty, "largest", 99)
+    assert plain(run(recipe(), "x", place)) == whole
+
+
+class Dying(fakes.FakeGenerator):
+    def render(self, requests: Sequence[RenderRequest]) -> list[Clip | Failure]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\n")
+
+
+def test_a_device_that_fails_costs_no_clip(place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(registry.BUILT_IN["generator"], "fake", "test_faults:Dying")
+        with pytest.raises(RunError) as stopped:
+            run(recipe(), "x", place)
+    said("the GPU fails", stopped.value, NAME="fake")
+    assert plain(run(recipe(), "x", place)) == whole
+
+
+class Absent(fakes.FakeReward):
+    """A reward whose model is not to be had."""
+
+    error: Exception = OSError("nobody/typo is not\na local folder")
+
+    def score(self, items: Sequence[tuple[Query, Clip]]) -> list[Scores]:
+        raise self.error
+
+
+def test_a_reward_that_cannot_be_loaded_costs_no_score(
+    place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(registry.BUILT_IN["reward"], "fake", "test_faults:Absent")
+        with pytest.raises(RunError) as stopped:
+            run(recipe(), "x", place)
+        said("a reward cannot be loaded", stopped.value, NAME="fake")
+        patch.setattr(Absent, "error", ModuleNotFoundError("no torchvision"))
+        with pytest.raises(RunError, match="reward 'fake' cannot be used: ModuleNotFoundError: no torchvision"):
+            run(recipe(), "x", place)
+        patch.setattr(Absent, "error", UserError("no model at typo"))
+        with pytest.raises(UserError, match="no model at typo"):
+            run(recipe(), "x", place)
+    assert plain(run(recipe(), "x", place)) == whole
 
 
 # People

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from promptreel.critique import Critique, Draft
 from promptreel.errors import RecipeError, UnknownName
@@ -111,6 +112,19 @@ def test_a_tie_counts_half_and_certainty_still_has_an_interval() -> None:
     assert sure.value == 1.0
     assert 0.8 < sure.low < 0.9  # Clopper and Pearson: 0.832
     assert stats.proportion(0, 1000).high == pytest.approx(0.00368, abs=1e-4)
+    for successes in range(21):
+        exact = binomtest(successes, 20).proportion_ci(method="exact")
+        share = stats.proportion(successes, 20)
+        assert (share.low, share.high) == pytest.approx((exact.low, exact.high))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 400])
+def test_agreement_alone_is_no_certainty(count: int) -> None:
+    """Whether all queries are won, lost or tied; more of them say more."""
+    for other in (0.0, 0.5, 1.0):
+        rate, more = (stats.win_rate([0.5] * n, [other] * n) for n in (count, 4 * count))
+        assert rate.low <= rate.value <= rate.high
+        assert 0 < more.high - more.low < rate.high - rate.low
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -126,7 +140,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 def row(value: float | None, fidelity: float | None = 1.0) -> Row:
-    return Row("text", {"overall": value}, fidelity, 0.0, 3, 0.0)
+    return Row("text", {"overall": value}, fidelity, 0.0, 3, 0.0, by_seed=({"overall": value},))
 
 
 def test_missing_rows_and_values_are_left_out_of_comparisons_not_zeroed() -> None:
@@ -141,6 +155,29 @@ def test_missing_rows_and_values_are_left_out_of_comparisons_not_zeroed() -> Non
     assert made == {("base", "raw"): (1.0, 1), ("sft", "raw"): (1.0, 1), ("sft", "base"): (1.0, 1)}
     means = {r["system"]: r["mean"] for r in found["means"] if r["metric"] == "overall"}
     assert means == {"raw": 0.55, "base": 0.8, "sft": 0.9, "canonical": 1.0}
+
+
+def seen(*values: float | None) -> Row:
+    """A row by seed; ``None`` where the clip could not be had."""
+    have = [value for value in values if value is not None]
+    by_seed = tuple({} if value is None else {"overall": value} for value in values)
+    return Row("text", {"overall": sum(have) / len(have)}, 1.0, 0.0, 3, 0.0, by_seed=by_seed)
+
+
+def test_systems_are_compared_on_the_seeds_that_both_have() -> None:
+    """A system whose clip of the hard seed failed has not won by that."""
+    results = {"raw": {Q[0]: seen(0.9, 0.1)}, "base": {Q[0]: seen(0.9, None)}, "sft": {Q[0]: seen(None, 0.3)}}
+    found = compare.comparisons("b", results, {"base": ["raw"], "sft": ["raw", "base"]}, ["overall"], "oracle")
+    assert {(r["a"], r["b"]): r["win_rate"] for r in found} == {("base", "raw"): 0.5, ("sft", "raw"): 1.0}
+    results = {"raw": {Q[0]: seen(0.2, None)}, "sft": {Q[0]: seen(0.4, 0.0)}, "top": {Q[0]: seen(0.8, 0.0)}}
+    (gap,) = compare.gap_closed("b", results, "top", "overall")
+    assert gap["closed"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_the_same_values_by_other_seeds_are_a_tie() -> None:
+    results = {"raw": {Q[0]: seen(0.1, 0.2, 0.3)}, "base": {Q[0]: seen(0.3, 0.2, 0.1)}}
+    (row,) = compare.comparisons("b", results, {"base": ["raw"]}, ["overall"], "oracle")
+    assert row["win_rate"] == 0.5
 
 
 def test_the_gap_closed_is_measured_between_raw_and_the_ceiling() -> None:

@@ -1,12 +1,15 @@
 """Components are found by name, checked by signature, and missing extras say what to type."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from promptreel import profiles, registry
-from promptreel.errors import MissingExtra, RecipeError, UnknownName, importing
+from promptreel.errors import EXTRAS, MissingExtra, RecipeError, UnknownName, importing
 from promptreel.types import Component
 
 
@@ -27,9 +30,18 @@ def test_unknown_names_and_options_suggest_the_nearest() -> None:
         profiles.load("tinny")
 
 
+def test_every_extra_that_is_advised_is_one_of_the_package_and_brings_what_it_says() -> None:
+    metadata = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    brought = metadata["optional-dependencies"]
+    by = {"cv2": "opencv-python-headless", "pyarrow": "datasets"}
+    for module, extra in EXTRAS.items():
+        names = {re.split(r"[<>=]", requirement)[0] for requirement in brought[extra]}
+        assert by.get(module, module) in names
+
+
 def test_a_missing_extra_says_the_line_to_type() -> None:
-    with pytest.raises(MissingExtra, match=r"pip install 'promptreel\[ray\]'"), importing("the Ray engine"):
-        raise ModuleNotFoundError("no ray", name="ray.data")
+    with pytest.raises(MissingExtra, match=r"pip install 'promptreel\[serve\]'"), importing("the server"):
+        raise ModuleNotFoundError("no fastapi", name="fastapi.responses")
     with pytest.raises(ModuleNotFoundError), importing("x"):
         raise ModuleNotFoundError("a bug of ours", name="promptreel.nonsense")
 

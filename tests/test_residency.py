@@ -15,6 +15,9 @@ from promptreel import pipeline
 from promptreel.config import load_recipe
 from promptreel.engine.local import LocalEngine
 from promptreel.errors import RenderError, RunError, UserError
+from promptreel.scoring import Scorer
+from promptreel.store import Run
+from promptreel.types import Component, RenderRequest
 
 SMALL = [
     "evolve.queries.take=4", "evolve.rounds=1", "evolve.children=2",
@@ -78,6 +81,27 @@ def test_a_batch_of_renders_that_is_too_large_is_for_the_scorer_to_halve() -> No
     with pytest.raises(RenderError):
         list(LocalEngine().map(factory, {}, [1, 2], 2))
     assert tried == [2]
+
+
+@pytest.mark.parametrize("error", [MemoryError("too little"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_video_model_that_does_not_fit_is_tried_once(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for every batch and clip, each of which would be lost."""
+    tried: list[str] = []
+
+    def load(model: str, **options: Any) -> Any:
+        tried.append(model)
+        raise error
+
+    monkeypatch.setattr(WanPipeline, "from_pretrained", load)
+    asked = [RenderRequest("a red circle", "", seed) for seed in range(16)]
+    with Run(tmp_path) as run:
+        generator = Component("generator", "diffusers", {"profile": "tiny"})
+        scorer = Scorer(run, LocalEngine(), generator, Component("judge", "tiny-oracle"))
+        with pytest.raises(RunError, match=r"cannot load .*: out of memory \(.*offload it or load it smaller"):
+            scorer.render(asked, "step")
+    assert len(tried) == 1
 
 
 class Loads:

@@ -165,3 +165,23 @@ def test_a_video_model_that_changes_meanwhile_stops_the_run_before_its_clips_get
     monkeypatch.setattr(fakes.FakeGenerator, "__init__", lambda self: setattr(self, "fingerprint", "other weights"))
     with pytest.raises(RunError, match="changed while the run was at work"):
         made.render([RenderRequest("red ball", "", 1)], "step")
+
+
+def test_a_clip_that_finds_no_room_while_others_do_is_lost_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none of a batch finds room, that is no fault of its clips: see test_faults."""
+    render = fakes.FakeGenerator.render
+
+    def cramped(self: fakes.FakeGenerator, requests: list[RenderRequest]) -> object:
+        if len(requests) > 1 or "large" in requests[0].prompt:
+            raise MemoryError("no room")
+        return render(self, requests)
+
+    monkeypatch.setattr(fakes.FakeGenerator, "render", cramped)
+    asked = [RenderRequest(prompt, "", 1) for prompt in ("red ball", "large ball", "blue box", "tiny ring")]
+    for _ in range(2):  # once stored, it stays
+        made = scorer(run)
+        assert [request.prompt for request, clip in made.render(asked, "step").items() if clip is None] == [
+            "large ball"
+        ]
+        assert +made.losses == {"memory": 1}
+    assert fakes.FakeGenerator.rendered.total() == 3

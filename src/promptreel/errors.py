@@ -81,7 +81,18 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error is for want of memory, which torch says in words, and on the CPU in nothing else."""
     words = str(error).lower()
     short = isinstance(error, MemoryError) or getattr(error, "reason", "") == "memory"
-    return short or "out of memory" in words or "can't allocate memory" in words
+    return short or any(said in words for said in ("out of memory", "can't allocate memory", "cannot allocate memory"))
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether an error says, in torch's words, that the GPU itself failed: nothing works on it in this process then."""
+    words = str(error).lower()
+    return not out_of_memory(error) and ("cuda error" in words or "hip error" in words)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, with its kind, where its library takes many lines to say it."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -95,8 +106,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 EXTRAS = {
     "torch": "local", "transformers": "local", "diffusers": "local", "accelerate": "local", "trl": "local",
     "peft": "local", "datasets": "local", "pyarrow": "local", "safetensors": "local", "cv2": "local", "av": "local",
-    "matplotlib": "local", "ray": "ray", "fastapi": "serve", "uvicorn": "serve",
-    "gradio": "studio", "psycopg": "postgres",
+    "matplotlib": "local", "fastapi": "serve", "uvicorn": "serve",
 }  # fmt: skip
 """Which extra brings a module that is not part of the core."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from promptreel.errors import PromptreelError, RenderError, RunError, out_of_memory
+from promptreel.errors import PromptreelError, RenderError, RunError, device_failed, one_line, out_of_memory
 from promptreel.protocols import Engine, Generator, Judge, Reward, Worker
 from promptreel.registry import build
 from promptreel.store import ClipCache, Run
@@ -50,6 +51,7 @@ class Scored:
     clips: tuple[str, ...]
     """Ids, one for each seed, of the clips that could be rendered."""
     by_seed: tuple[Scores, ...] = ()
+    """One for each seed, in order; empty where its clip could not be had."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,26 @@ class Work(Generic[T]):
     store: Callable[[Sequence[T], Sequence[Any]], None]
 
 
+@contextmanager
+def _faults(component: Component) -> Iterator[None]:
+    """Tells a fault of a batch, a ``RenderError``, from one that no later batch could escape, a ``RunError``: files
+    or packages that are not there, a device that failed.
+    """
+    try:
+        yield
+    except PromptreelError:
+        raise
+    except (OSError, ImportError) as error:
+        raise RunError(f"{component.kind} {component.name!r} cannot be used: {one_line(error)}") from error
+    except Exception as error:
+        if device_failed(error):
+            raise RunError(
+                f"the device failed under {component.kind} {component.name!r} ({one_line(error)}); what was stored is "
+                "whole: the same command goes on from here"
+            ) from error
+        raise RenderError(one_line(error), "memory" if out_of_memory(error) else "render") from error
+
+
 def render_worker(generator: Component, cache: Path, fingerprint: str) -> Worker:
     """Renders requests into the cache; gives the fps of each clip or its failure.
 
@@ -79,13 +101,8 @@ def render_worker(generator: Component, cache: Path, fingerprint: str) -> Worker
     clips = ClipCache(cache)
 
     def work(requests: Sequence[RenderRequest]) -> list[float | Failure]:
-        try:
+        with _faults(generator):
             rendered = model.render(requests)
-        except (PromptreelError, OSError, ImportError):
-            raise  # no later render could succeed either
-        except Exception as error:
-            reason = "memory" if out_of_memory(error) else "render"
-            raise RenderError(f"{type(error).__name__}: {error}", reason) from error
         results: list[float | Failure] = []
         for clip in rendered:
             if isinstance(clip, Failure):
@@ -120,7 +137,8 @@ def reward_worker(reward: Component, cache: Path) -> Worker:
     """Scores (query, clip id, fps) on the clip as read back from the cache.
 
     A clip that cannot be read is a ``Failure``; so is one at which the reward raises when it sees it alone, or
-    of which it says what is not a number. Raises ``RenderError`` for want of memory: the batch may be too large.
+    of which it says what is not a number. Raises ``RenderError`` for want of memory: the batch may be too large; and
+    ``RunError`` when the reward itself cannot be had.
     """
     model: Reward = build(reward)
     clips = ClipCache(cache)
@@ -134,16 +152,20 @@ def reward_worker(reward: Component, cache: Path) -> Worker:
             except RunError as error:
                 results[index] = Failure("clip", str(error))
         try:
-            results.update(zip([i for i, _ in readable], model.score([item for _, item in readable]), strict=True))
-        except Exception as error:
+            with _faults(reward):
+                results.update(zip([i for i, _ in readable], model.score([item for _, item in readable]), strict=True))
+        except RenderError as error:
+            if error.reason == "memory":
+                raise
             # A reward is foreign code: what it raises costs a score, not the run.
-            if out_of_memory(error):
-                raise RenderError(f"{type(error).__name__}: {error}", "memory") from error
             for index, item in readable:
                 try:
-                    (results[index],) = model.score([item])
-                except Exception as error:  # noqa: BLE001
-                    results[index] = Failure("reward", f"{type(error).__name__}: {error}")
+                    with _faults(reward):
+                        (results[index],) = model.score([item])
+                except RenderError as alone:
+                    if alone.reason == "memory":
+                        raise
+                    results[index] = Failure("reward", str(alone))
         return [_numbers(results[index]) for index in range(len(items))]
 
     return work
@@ -239,9 +261,9 @@ class Scorer:
         by_reward = [self._score_with(reward, list(rendered), origin) for reward in rewards.values()]
         results = []
         for item in items:
-            ids = [clip for request in requests[item] if (clip := clips[request])]
-            by_seed = [_merge(found[item[0], clip] for found in by_reward) for clip in ids]
-            results.append(Scored(*item, _mean(by_seed), tuple(ids), tuple(by_seed)))
+            ids = [clips[request] for request in requests[item]]
+            by_seed = [_merge(found[item[0], clip] for found in by_reward) if clip else {} for clip in ids]
+            results.append(Scored(*item, _mean(by_seed), tuple(clip for clip in ids if clip), tuple(by_seed)))
         return results
 
     def _score_with(
@@ -286,31 +308,47 @@ class Scorer:
         if left:
             self.report(f"{origin}: {work.name}", done, len(planned))
         for batch in left:
-            self._attempt(work, batch)
+            halves: dict[str, str] = {}
+            failed = self._attempt(work, batch, halves)
+            if 1 < len(batch) == len(failed):
+                detail = next(iter(failed.values())).detail
+                raise RunError(
+                    f"there is no memory for {work.name}, not even for one at a time ({detail}): make room, or load "
+                    "the model smaller, and the same command goes on from here"
+                )
+            self.run.database.halve(halves)
+            for item, failure in failed.items():
+                work.store([item], [failure])
             done += len(batch)
             self.report(f"{origin}: {work.name}", done, len(planned))
 
-    def _attempt(self, work: Work[T], batch: Sequence[T]) -> None:
-        """Do a batch and store its results whole. One that cannot be done is halved, and that is recorded, so
-        that a resumed run halves it too.
+    def _attempt(self, work: Work[T], batch: Sequence[T], halves: dict[str, str]) -> dict[T, Failure]:
+        """Do a batch and store its results whole. One that cannot be done is halved, and that is recorded before
+        any result of a half is, so that a resumed run halves it too.
+
+        ``halves`` collects what is not recorded yet, with reasons. Gives the items that memory did not suffice for
+        even alone: they are not stored, for where nothing else succeeds the machine is at fault.
         """
         if all(work.keys[item] in work.known for item in batch):
-            return
+            return {}
         key = content_id("batch", work.name, [work.keys[item] for item in batch])
         if not self.run.database.is_halved(key):
             try:
                 (results,) = self.engine.map(work.factory, work.options, list(batch), len(batch))
             except RenderError as error:
-                if len(batch) == 1:
-                    work.store(batch, [Failure(error.reason, str(error))])
-                    return
-                self.run.database.halve(key, error.reason)
-            else:
+                failure = Failure(error.reason, str(error))
+                if len(batch) > 1:
+                    halves[key] = error.reason
+                elif error.reason == "memory":
+                    return {batch[0]: failure}
+                else:
+                    results = [failure]
+            if key not in halves:
+                self.run.database.halve(halves)
                 work.store(batch, results)
-                return
+                return {}
         middle = len(batch) // 2
-        self._attempt(work, batch[:middle])
-        self._attempt(work, batch[middle:])
+        return self._attempt(work, batch[:middle], halves) | self._attempt(work, batch[middle:], halves)
 
 
 def _merge(parts: Iterable[Scores]) -> Scores:
@@ -327,8 +365,13 @@ def _mean(rows: Sequence[Scores]) -> Scores:
     means: dict[str, float | None] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [value for row in rows if (value := row.get(name)) is not None]
-        means[name] = sum(values) / len(values) if values else None
+        means[name] = mean(values) if values else None
     return means
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean, rounded once: the same values in another order give the same, so that ties stay ties."""
+    return math.fsum(values) / len(values)
 
 
 def total(dimensions: Scores, weights: Mapping[str, float]) -> float | None:

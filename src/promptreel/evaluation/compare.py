@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from promptreel.evaluation import stats
-from promptreel.types import Query
+from promptreel.scoring import mean
+from promptreel.types import Query, Scores
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Row:
 
     text: str
     metrics: Mapping[str, float | None]
-    """Of the held-out judge, averaged over the paired seeds."""
+    """Of the held-out judge, averaged over the seeds whose clips could be had."""
     fidelity: float | None
     """Share of the query's harmless facts that the text keeps."""
     unsafe: float | None
@@ -34,6 +35,9 @@ class Row:
     """What of the query was left out because it is harm, with reasons."""
     withheld: str = ""
     """Why the text was not rendered: it is harmful, or nobody could tell; empty when it was."""
+    by_seed: tuple[Scores, ...] = ()
+    """What ``metrics`` are means of, one for each seed in the order that all systems share; empty where its clip could
+    not be had. Systems are compared on the seeds that all of them have."""
     refused: bool = False
     """Whether the safety policy refused the query: there is no text then, and no clip."""
 
@@ -55,9 +59,9 @@ def comparisons(
     for a, others in against.items():
         for b in others:
             for metric in metrics:
-                pairs = _paired(results[a], results[b], metric)
+                pairs = _paired([results[a], results[b]], metric)
                 if pairs:
-                    rate = stats.win_rate([x for x, _ in pairs], [y for _, y in pairs])
+                    rate = stats.win_rate([x for x, _ in pairs.values()], [y for _, y in pairs.values()])
                     rows.append(
                         {
                             "benchmark": benchmark,
@@ -118,17 +122,11 @@ def means(benchmark: str, results: Results, metrics: Sequence[str], queries: int
 def gap_closed(benchmark: str, results: Results, ceiling: str, metric: str) -> list[dict[str, Any]]:
     """How much of the way from raw queries to the ceiling each system goes: 0 is raw, 1 the ceiling."""
     rows = []
-    queries = [
-        q
-        for q in results["raw"]
-        if all(q in by_query and by_query[q].metrics.get(metric) is not None for by_query in results.values())
-    ]
+    order = ["raw", *(system for system in results if system != "raw")]
+    queries = _paired([results[system] for system in order], metric)
     if not queries:
         return []
-    values = {
-        system: np.array([by_query[query].metrics[metric] for query in queries], dtype=float)
-        for system, by_query in results.items()
-    }
+    values = dict(zip(order, np.array(list(queries.values())).T, strict=True))
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(queries), (2000, len(queries)))
     for system, data in values.items():
@@ -153,10 +151,13 @@ def gap_closed(benchmark: str, results: Results, ceiling: str, metric: str) -> l
     return rows
 
 
-def _paired(a: Mapping[Query, Row], b: Mapping[Query, Row], metric: str) -> list[tuple[float, float]]:
-    pairs = []
-    for query, row in a.items():
-        x, y = row.metrics.get(metric), b[query].metrics.get(metric) if query in b else None
-        if x is not None and y is not None:
-            pairs.append((x, y))
-    return pairs
+def _paired(systems: Sequence[Mapping[Query, Row]], metric: str) -> dict[Query, list[float]]:
+    """By query, the value of each system on the seeds that all of them have, where there are any."""
+    found = {}
+    for query in systems[0]:
+        if all(query in by_query for by_query in systems):
+            by_seed = zip(*(by_query[query].by_seed for by_query in systems), strict=False)  # none where not rendered
+            values = [[scores.get(metric) for scores in seed] for seed in by_seed]
+            if whole := [row for row in values if None not in row]:
+                found[query] = [mean(column) for column in zip(*whole, strict=True)]
+    return found

@@ -37,8 +37,8 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
 def win_rate(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Estimate:
     """How often ``a`` beats ``b`` on the same queries; a tie counts one half.
 
-    The interval is a bootstrap over queries. Where every outcome is the same win or the same loss there is
-    nothing to resample, and the interval is the exact one of Clopper and Pearson.
+    The interval is a bootstrap over queries. Where every outcome is the same there is nothing to resample, and the
+    interval is the exact one of Clopper and Pearson, in which a tie counts one half too.
     """
     if len(a) != len(b):
         raise ValueError(f"paired samples must have one length, got {len(a)} and {len(b)}")
@@ -46,17 +46,20 @@ def win_rate(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Estimate:
     if len(outcomes) == 0:
         raise ValueError("no queries: nothing can be compared")
     value = float(outcomes.mean())
-    if value in (0.0, 1.0):
-        interval = stats.binomtest(int(outcomes.sum()), len(outcomes)).proportion_ci(LEVEL, method="exact")
-        return Estimate(value, float(interval.low), float(interval.high), len(outcomes))
+    if (outcomes == outcomes[0]).all():
+        return proportion(float(outcomes.sum()), len(outcomes))
     low, high = _bootstrap(outcomes, seed)
     return Estimate(value, low, high, len(outcomes))
 
 
-def proportion(successes: int, trials: int) -> Estimate:
-    """A share with the exact interval of Clopper and Pearson."""
-    interval = stats.binomtest(successes, trials).proportion_ci(LEVEL, method="exact")
-    return Estimate(successes / trials, float(interval.low), float(interval.high), trials)
+def proportion(successes: float, trials: int) -> Estimate:
+    """A share with the exact interval of Clopper and Pearson, in its form by the beta distribution, which takes half
+    successes as well.
+    """
+    failures, tail = trials - successes, (1 - LEVEL) / 2
+    low = float(stats.beta.ppf(tail, successes, failures + 1)) if successes else 0.0
+    high = float(stats.beta.ppf(1 - tail, successes + 1, failures)) if failures else 1.0
+    return Estimate(successes / trials, low, high, trials)
 
 
 def _bootstrap(data: np.ndarray, seed: int) -> tuple[float, float]:

@@ -13,7 +13,17 @@ import torch
 from pydantic import ValidationError
 
 from promptreel import profiles
-from promptreel.errors import RecipeError, RenderError, UserError, did_you_mean, out_of_memory
+from promptreel.errors import (
+    PromptreelError,
+    RecipeError,
+    RenderError,
+    RunError,
+    UserError,
+    device_failed,
+    did_you_mean,
+    one_line,
+    out_of_memory,
+)
 from promptreel.profiles import Adapter, Profile
 from promptreel.store.files import fingerprint
 from promptreel.types import Clip, Failure, RenderRequest
@@ -137,17 +147,30 @@ class DiffusersGenerator:
 
     @cached_property
     def _pipeline(self) -> Any:
+        """The model, ready to render. Whatever fails here is no fault of a request, and ends the run."""
+        failed = f"cannot load {self.model} for {self.profile.name}"
         try:
-            pipeline = self._pipeline_class.from_pretrained(
-                self.model,
-                revision=self.revision,
-                dtype={name: getattr(torch, dtype) for name, dtype in self.dtype.items()},
-                use_safetensors=True,
-            )
-            for number, adapter in enumerate(self.adapters):
-                _fuse(pipeline, adapter, f"adapter{number}")
+            return self._load()
+        except PromptreelError:
+            raise
         except OSError as error:
-            raise UserError(f"cannot load {self.model} for {self.profile.name}: {error}") from error
+            raise UserError(f"{failed}: {error}") from error
+        except Exception as error:
+            if out_of_memory(error):
+                raise RunError(
+                    f"{failed}: out of memory ({one_line(error)}); make room, offload it or load it smaller"
+                ) from error
+            raise RunError(f"{failed}: {one_line(error)}") from error
+
+    def _load(self) -> Any:
+        pipeline = self._pipeline_class.from_pretrained(
+            self.model,
+            revision=self.revision,
+            dtype={name: getattr(torch, dtype) for name, dtype in self.dtype.items()},
+            use_safetensors=True,
+        )
+        for number, adapter in enumerate(self.adapters):
+            _fuse(pipeline, adapter, f"adapter{number}")
         if self.scheduler:
             changed = {key: value for key, value in self.scheduler.items() if key != "name"}
             kind = getattr(diffusers, self.scheduler.get("name", type(pipeline.scheduler).__name__))
@@ -192,6 +215,8 @@ class DiffusersGenerator:
         except (ValueError, TypeError) as error:
             raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
         except (RuntimeError, MemoryError) as error:
+            if device_failed(error):
+                raise RunError(f"the device failed under {self.model}: {one_line(error)}") from error
             torch.cuda.empty_cache()
             reason = "memory" if out_of_memory(error) else "render"
             raise RenderError(f"{type(error).__name__}: {error}", reason) from error

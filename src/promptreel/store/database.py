@@ -155,9 +155,9 @@ class Database:
         with self.engine.connect() as connection:
             return connection.scalar(select(halved.c.batch).where(halved.c.batch == batch)) is not None
 
-    def halve(self, batch: str, reason: str) -> None:
-        """Record that a batch could not be done whole, so that it is not tried again."""
-        self.add(halved, [{"batch": batch, "reason": reason}])
+    def halve(self, batches: Mapping[str, str]) -> None:
+        """Record for what reasons batches could not be done whole, so that they are not tried again."""
+        self.add(halved, [{"batch": batch, "reason": reason} for batch, reason in batches.items()])
 
     # Scores
 
