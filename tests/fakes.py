@@ -40,13 +40,16 @@ class FakeGenerator:
 
 
 class FakeReward:
-    """``length``: words of the prompt cannot be seen, so it scores brightness; ``never`` is always missing."""
+    """``length``: words of the prompt cannot be seen, so it scores brightness; ``never`` is always missing.
+
+    ``held_out`` makes it another reward that measures the same: one that no stage trains on.
+    """
 
     dimensions = ("length", "never")
     scored: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self) -> None:
-        self.fingerprint = "reward-fake"
+    def __init__(self, held_out: bool = False) -> None:
+        self.fingerprint = f"reward-fake{held_out or ''}"
 
     def score(self, items: Sequence[tuple[Query, Clip]]) -> list[Scores]:
         self.scored.update(clip.id for _, clip in items)
@@ -125,7 +128,7 @@ RECIPE: dict[str, Any] = {
             "kind": "evaluate",
             "systems": ["raw", "base", "other"],
             "benchmarks": {"mine": {"queries": {"source": "q.txt"}, "seeds": 2}},
-            "judge": {"name": "fake"},
+            "judge": {"name": "fake", "held_out": True},
             "metrics": ["length"],
         },
     ],

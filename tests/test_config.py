@@ -39,6 +39,15 @@ def test_there_are_recipes() -> None:
         ("systems.checked={student='dpo-11'}", "system 'checked' needs 'dpo-11'; did you mean 'dpo-1'"),
         ("systems.checked={attempts=2}", "systems.checked: give either llm, a language model, or student"),
         ("dpo-1.kind=dop", "did you mean 'dpo'"),
+        ("evaluate.ceiling=canonicl", "did you mean 'canonical'"),
+        ("evaluate.baselines=['rew']", "evaluate.baselines: no system 'rew'; did you mean 'raw'"),
+        ("evaluate.metrics=[]", "evaluate.metrics: List should have at least 1 item"),
+        ("evaluate.systems=['evolve']", "cannot work with 'evolve', which is of kind 'evolve'; available: base, c"),
+        ("pairs-1.samples=evolve", "cannot work with 'evolve', which is of kind 'evolve'; available: sample-1$"),
+        ("dpo-1.pairs=['sample-1']", "cannot work with 'sample-1', which is of kind 'sample'; available: pairs-1$"),
+        ("dpo-1.pairs=[]", "dpo-1.pairs: List should have at least 1 item"),
+        ("sample-1.student=evolve", "cannot work with 'evolve', which is of kind 'evolve'; available: base"),
+        ("sft.student=canonical", "cannot work with 'canonical', which is of kind 'system'; available: base$"),
         ("nonsense", "a.b=value"),
         ("name.deeper=1", "not a table"),
     ],
@@ -46,6 +55,20 @@ def test_there_are_recipes() -> None:
 def test_a_mistake_names_its_place_and_the_cure(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("tiny", [override])
+
+
+def test_stages_are_a_list_whatever_is_set(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text('[stage]\nkind = "evolve"\nrounds = 2')
+    for overrides in ([], ["evolve.rounds=1"]):
+        with pytest.raises(RecipeError, match=r"begin each with \[\[stage\]\]"):
+            load_recipe(tmp_path / "one.toml", overrides)
+
+
+def test_no_two_evaluations_have_a_benchmark_of_one_name() -> None:
+    data = load_recipe("tiny")[0].resolved()
+    data["stage"].append({**data["stage"][-1], "name": "again"})
+    with pytest.raises(RecipeError, match="stages 'evaluate' and 'again' have a benchmark 'tiny-test'"):
+        parse_recipe(data)
 
 
 def test_overrides_reach_stages_by_name() -> None:

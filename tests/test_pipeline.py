@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
@@ -117,10 +118,58 @@ def test_stages_can_be_done_one_by_one(place: Path) -> None:
 def test_an_evaluation_on_own_queries_costs_only_what_is_new(place: Path) -> None:
     run(recipe(), "x", place)
     Path("mine.txt").write_text("red ball\nnew thing\n")
+
+    def evaluate(*systems: str) -> tuple[dict[str, Any], int]:
+        """What an evaluation found, without its times, and how often anything was rendered for it."""
+        fakes.FakeGenerator.rendered.clear()
+        with Run(place) as opened:
+            summary = evaluate_file(Pipeline(recipe(), opened), Path("mine.txt"), systems, 1)
+        assert summary.pop("seconds").keys() == {"evaluate:mine.txt"}
+        return summary, fakes.FakeGenerator.rendered.total()
+
+    first, paid = evaluate("raw", "base")
+    assert first["benchmarks"] == {"mine.txt": {"queries": 2, "seeds": 1}}
+    assert {(row["a"], row["b"]) for row in first["comparisons"]} == {("base", "raw")}
+    assert (first["renders"], paid) == ({"evaluate:mine.txt": 4}, 4)
+    assert first["losses"] == {}
+    again, paid = evaluate("raw", "base")
+    assert (again, paid) == ({**first, "renders": {"evaluate:mine.txt": 0}}, 0)
+    assert evaluate("raw", "base", "other")[1] == 2
+    Path("mine.txt").write_text("red ball\nnew thing\nbroken thing\n")
+    more, paid = evaluate("raw", "base")
+    assert (more["renders"], paid) == ({"evaluate:mine.txt": 0}, 2)
+    assert more["losses"] == {"render": 2}
     with Run(place) as opened:
-        summary = evaluate_file(Pipeline(recipe(), opened), Path("mine.txt"), ["raw", "base"], 1)
-    assert summary["benchmarks"] == {"mine.txt": {"queries": 2, "seeds": 1}}
-    assert {(row["a"], row["b"]) for row in summary["comparisons"]} == {("base", "raw")}
+        assert opened.database.evaluation("mine.txt") == {}  # which may be a benchmark of the recipe
+
+
+def test_the_rows_of_an_edited_file_are_its_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(recipe(), "x", place)
+    stored: list[str] = []
+    with Run(place) as opened:
+        add = opened.database.add_evaluation
+        monkeypatch.setattr(
+            opened.database, "add_evaluation", lambda name, *rest: (stored.append(name), add(name, *rest))
+        )
+        for text in ("red ball", "blue box"):
+            Path("mine").write_text(text)
+            evaluate_file(Pipeline(recipe(), opened), Path("mine"), ["raw"], 1)
+        assert [[q.text for q in opened.database.evaluation(name)["raw"]] for name in stored] == [
+            ["red ball"],
+            ["blue box"],
+        ]
+        assert len(opened.database.evaluation("mine")["raw"]) == len(QUERIES)
+
+
+def test_a_stage_is_asked_for_by_a_name_of_its_kind(place: Path) -> None:
+    run(recipe(), "x", place, until="evolve")
+    with Run(place) as opened:
+        pipeline = Pipeline(recipe(), opened)
+        assert pipeline.next_of("sample", "sample") == "sample"
+        with pytest.raises(UnknownName, match="unknown sample stage 'evolve'; available: sample"):
+            pipeline.next_of("sample", "evolve")
+        with pytest.raises(UnknownName, match="unknown stage 'smaple'; did you mean 'sample'"):
+            pipeline.do("smaple")
 
 
 def test_losses_are_listed(place: Path) -> None:

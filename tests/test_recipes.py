@@ -1,10 +1,12 @@
 """The shipped recipes: each resolves without a model, and those that are compared cost the same."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage, load_recipe
+from promptreel.errors import UserError
 from promptreel.pipeline.check import check
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -13,6 +15,28 @@ NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glo
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_and_option_of_a_shipped_recipe_is_known(name: str) -> None:
     check(load_recipe(name)[0])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluate.metrics=['overal']", "unknown metric in evaluate: 'overal'; did you mean 'overall'"),
+        ("evaluate.judge={name='pixels'}", "evaluate.judge is a reward of the recipe"),
+        ("student.llm={name='endpoint', model='x'}", "stage 'sft' trains the student, and nobody can train llm 'endp"),
+        ("teacher.llm.quantization={load_in_4bit=true}", "the quantization of the teacher needs bitsandbytes"),
+        (
+            "judge={name='guarded', facts={name='llm', llm={name='local', model='x', quantization={a=1}}}, "
+            "guard={name='tiny-oracle'}}",
+            "the quantization of the judge needs bitsandbytes",
+        ),
+    ],
+)
+def test_a_mistake_in_the_last_stage_costs_nothing(
+    override: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[check.__module__], "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        check(load_recipe("tiny", [override])[0])
 
 
 def renders(recipe: Recipe) -> int:

@@ -112,9 +112,22 @@ class Stage(Table):
         return {"name": data.get("kind"), **data} if isinstance(data, dict) else data
 
     @property
+    def needs(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The names of what this stage reads, each with the kinds that it may be of: those of earlier stages, ``base``
+        and ``system``.
+        """
+        return []
+
+    @property
     def inputs(self) -> list[str]:
         """The names of the earlier stages that this one reads."""
-        return []
+        return [name for name, _ in self.needs]
+
+
+STUDENTS = ("base", "sft", "dpo")
+"""Kinds of what can be trained."""
+WRITERS = (*STUDENTS, "system")
+"""Kinds of what writes prompts."""
 
 
 class EvolveStage(Stage):
@@ -122,7 +135,6 @@ class EvolveStage(Stage):
 
     kind: Literal["evolve"]
     queries: QueriesTable
-    strategy: Literal["fixed"] = "fixed"
     rounds: int = Field(4, ge=0)
     """After round 0, the raw query. The paper says 4, its code runs 8 (gpt_boost.py, iter_times)."""
     children: int = Field(3, gt=0)
@@ -151,8 +163,8 @@ class CritiqueStage(Stage):
     """``None`` drafts as the student does elsewhere."""
 
     @property
-    def inputs(self) -> list[str]:
-        return [self.student]
+    def needs(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(self.student, WRITERS)]
 
 
 class SFTStage(Stage):
@@ -170,8 +182,8 @@ class SFTStage(Stage):
     """Passed to ``peft.LoraConfig``."""
 
     @property
-    def inputs(self) -> list[str]:
-        return [self.data, self.student]
+    def needs(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(self.data, ("evolve", "critique")), (self.student, STUDENTS)]
 
 
 class SampleStage(Stage):
@@ -187,8 +199,8 @@ class SampleStage(Stage):
     blend: str
 
     @property
-    def inputs(self) -> list[str]:
-        return [self.student]
+    def needs(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(self.student, WRITERS)]
 
 
 class PairsStage(Stage):
@@ -199,8 +211,8 @@ class PairsStage(Stage):
     rule: ComponentTable
 
     @property
-    def inputs(self) -> list[str]:
-        return [self.samples]
+    def needs(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(self.samples, ("sample",))]
 
 
 class DPOStage(Stage):
@@ -208,7 +220,7 @@ class DPOStage(Stage):
 
     kind: Literal["dpo"]
     student: str
-    pairs: list[str]
+    pairs: list[str] = Field(min_length=1)
     """Stages that make pairs: ``pairs`` and ``critique`` stages."""
     exclusive: bool = True
     """Whether a query with pairs in one source loses those of the sources named after it, as in VPO."""
@@ -218,8 +230,8 @@ class DPOStage(Stage):
     """Passed to ``peft.LoraConfig``."""
 
     @property
-    def inputs(self) -> list[str]:
-        return [self.student, *self.pairs]
+    def needs(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(self.student, STUDENTS), *((name, ("pairs", "critique")) for name in self.pairs)]
 
 
 class BenchmarkTable(Table):
@@ -232,7 +244,7 @@ class EvaluateStage(Stage):
     """Compare systems on held-out queries, with paired seeds and intervals."""
 
     kind: Literal["evaluate"]
-    systems: list[str]
+    systems: list[str] = Field(min_length=1)
     """``raw``, ``base``, names of training stages, and names under ``systems`` of the recipe."""
     benchmarks: dict[str, BenchmarkTable]
     judge: ComponentTable
@@ -240,7 +252,7 @@ class EvaluateStage(Stage):
     text_judge: ComponentTable | None = None
     """Reads the texts for the columns of facts and harm, where it should not be the recipe's judge, by which
     training went."""
-    metrics: list[str]
+    metrics: list[str] = Field(min_length=1)
     """Dimensions of the judge that are compared; the first is the headline."""
     ceiling: str | None = None
     """The system that shows how far up is."""
@@ -248,8 +260,9 @@ class EvaluateStage(Stage):
     """Systems that every other one is compared with, beside the one before it."""
 
     @property
-    def inputs(self) -> list[str]:
-        return [name for name in self.systems if name not in ("raw",)]
+    def needs(self) -> list[tuple[str, tuple[str, ...]]]:
+        written = [name for name in self.systems if name != "raw"]
+        return [(name, WRITERS) for name in [*written, *([self.ceiling] if self.ceiling else [])]]
 
 
 AnyStage = Annotated[
@@ -284,22 +297,40 @@ class Recipe(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        known = {"base", *self.systems}
+        known = {"base": "base", **dict.fromkeys(self.systems, "system")}
         for stage in self.stage:
-            if stage.name in known:
+            if stage.name in (*known, "raw"):
                 raise ValueError(f"two stages or systems are called {stage.name!r}; give each its own name")
-            for needed in stage.inputs:
-                if needed not in known:
-                    raise ValueError(f"stage {stage.name!r} needs {needed!r}{did_you_mean(needed, known)}")
+            for needed, kinds in stage.needs:
+                if known.get(needed) not in kinds:
+                    fitting = did_you_mean(needed, [name for name, kind in known.items() if kind in kinds])
+                    if needed in known:
+                        unfit = f"{needed!r}, which is of kind {known[needed]!r}"
+                        raise ValueError(f"stage {stage.name!r} cannot work with {unfit}{fitting}")
+                    raise ValueError(f"stage {stage.name!r} needs {needed!r}{fitting}")
             blend = getattr(stage, "blend", None)
             if blend is not None and blend not in self.blends:
                 raise ValueError(f"stage {stage.name!r} needs the blend {blend!r}{did_you_mean(blend, self.blends)}")
-            known.add(stage.name)
-        students = ["base", *(stage.name for stage in self.stage if isinstance(stage, SFTStage | DPOStage))]
+            known[stage.name] = stage.kind
+        students = [name for name, kind in known.items() if kind in STUDENTS]
         for name, system in self.systems.items():
             if system.student and system.student not in students:
                 raise ValueError(f"system {name!r} needs {system.student!r}{did_you_mean(system.student, students)}")
+        self._comparable(["raw", *(name for name, kind in known.items() if kind in WRITERS)])
         return self
+
+    def _comparable(self, systems: Sequence[str]) -> None:
+        """Raise for an evaluation that compares with what there is not, or would overwrite another."""
+        measured: dict[str, str] = {}
+        for stage in self.stages(EvaluateStage):
+            for name in stage.baselines:
+                if name not in systems:
+                    raise ValueError(f"{stage.name}.baselines: no system {name!r}{did_you_mean(name, systems)}")
+            for name in stage.benchmarks:
+                if name in measured:
+                    both = f"{measured[name]!r} and {stage.name!r}"
+                    raise ValueError(f"stages {both} have a benchmark {name!r}; give each its own name")
+                measured[name] = stage.name
 
     def inputs(self, stage: Stage) -> list[str]:
         """The names of what a stage reads; of a system that is a stage's student, that of the stage."""
@@ -329,6 +360,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Reci
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source} is not valid TOML: {error}") from error
+    stages = data.get("stage", [])
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise RecipeError(f"{source}: stages are a list of tables: begin each with [[stage]]")
     for override in overrides:
         _override(data, override)
     return parse_recipe(data, str(source)), text
@@ -377,10 +411,10 @@ def _override(data: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     """The first thing that is wrong, its place as dotted names, and the nearest known key."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in _KINDS]
+    place = [str(part) for part in first["loc"]]
     if len(place) > 1 and place[0] == "stage" and place[1].isdigit():
         stage = data["stage"][int(place[1])]
-        place[:2] = [str(stage.get("name", stage.get("kind", place[1])))]
+        place[:3] = [str(stage.get("name", stage.get("kind", place[1])))]  # the third is its kind
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}{did_you_mean(place[-1], _siblings(first['loc']))}"

@@ -162,7 +162,7 @@ def stage_command(kind: str, what: str) -> Callable[..., None]:
         as_json: JSONOption = False,
     ) -> None:
         with _pipeline(run) as pipeline:
-            name = stage or pipeline.next_of(kind)
+            name = pipeline.next_of(kind, stage)
             pipeline.do(name)
             summary = pipeline.summary()
         _show(summary["stages"].get(name, summary) if as_json else summary, as_json)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from promptreel import profiles, prompts, registry
 from promptreel.config import CritiqueStage, DPOStage, EvaluateStage, EvolveStage, PairsStage, Recipe, SFTStage
@@ -31,10 +33,17 @@ def check(recipe: Recipe, until: str | None = None) -> None:
             prompts.check_format(task, form)
     _check_reasons(recipe)
     _check_blends(recipe)
+    _check_judges(recipe)
+    _check_quantization(recipe)
     for stage in recipe.stage:
         if isinstance(stage, PairsStage):
             check_rule(stage.rule.name, stage.rule.model_extra or {})
         elif isinstance(stage, SFTStage | DPOStage):
+            if (name := recipe.student.llm.name) != "local":
+                raise RecipeError(
+                    f"stage {stage.name!r} trains the student, and nobody can train llm {name!r} here: name 'local', "
+                    "with a model by path or hub id"
+                )
             with importing("training"):
                 from promptreel.training.options import check_stage
             check_stage(stage.kind, stage.name, stage.trainer, stage.lora)
@@ -61,12 +70,56 @@ def _check_reasons(recipe: Recipe) -> None:
         )
 
 
+def _check_judges(recipe: Recipe) -> None:
+    """Refuse an evaluation by what the judge does not measure, or by a reward that the students were trained for."""
+    for stage in recipe.stages(EvaluateStage):
+        if stage.judge in recipe.rewards.values():
+            raise RecipeError(
+                f"{stage.name}.judge is a reward of the recipe: what a student was trained for cannot judge it; name "
+                "a reward that no stage trains on"
+            )
+        measured = _dimensions(stage.judge.name)
+        for metric in stage.metrics:
+            if measured is not None and metric not in measured:
+                raise UnknownName(f"metric in {stage.name}:", metric, measured)
+
+
+def _check_quantization(recipe: Recipe) -> None:
+    """Refuse a local language model that is to be quantized where what does it is not installed."""
+    asked = [(role, llm.component("llm")) for role, llm, _ in recipe.models()]
+    asked.append(("judge", recipe.judge.component("judge")))
+    for stage in recipe.stages(EvaluateStage):
+        if stage.text_judge:
+            asked.append((f"text judge of {stage.name}", stage.text_judge.component("judge")))
+    for role, component in asked:
+        for part in _parts(component):
+            if (
+                (part.kind, part.name) == ("llm", "local")
+                and part.options.get("quantization")
+                and not find_spec("bitsandbytes")
+            ):
+                raise RecipeError(f"the quantization of the {role} needs bitsandbytes: type  pip install bitsandbytes")
+
+
+def _parts(component: Component) -> Iterator[Component]:
+    """A component and all that it is made of."""
+    yield component
+    for part in registry.parts(component).values():
+        yield from _parts(part)
+
+
+def _dimensions(reward: str) -> Sequence[str] | None:
+    """What a reward measures; ``None`` where it says so only once it is built."""
+    found = getattr(registry.find("reward", reward), "dimensions", None)
+    return found if isinstance(found, Sequence) else None
+
+
 def _check_blends(recipe: Recipe) -> None:
     """Refuse a blend of dimensions that no reward of the recipe has, or no image: nothing would ever have a total."""
     _check_images(recipe)
-    measured = [getattr(registry.find("reward", table.name), "dimensions", None) for table in recipe.rewards.values()]
+    measured = [_dimensions(table.name) for table in recipe.rewards.values()]
     if None in measured:
-        return  # some say what they measure only once they are built
+        return
     known = {dimension for dimensions in measured for dimension in dimensions or ()}
     for name, blend in recipe.blends.items():
         for dimension in [*blend.weights, *blend.floors]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from promptreel.config import BenchmarkTable, CritiqueStage, DPOStage, EvaluateS
 from promptreel.errors import RunError, UnknownName, UserError, importing
 from promptreel.pipeline.stages import Pipeline
 from promptreel.store.run import write_text
+from promptreel.types import content_id
 
 
 def evaluate_file(pipeline: Pipeline, path: Path, systems: Sequence[str] | None, seeds: int) -> dict[str, Any]:
-    """Compare systems of this run on the queries of a file, as its evaluation does; a summary of it."""
+    """Compare systems of this run on the queries of a file, as its evaluation does; a summary of it, with what it cost.
+
+    It pays for what no evaluation of a file of this name has paid for: other systems, other queries, more seeds.
+    """
     stage = next(iter(pipeline.recipe.stages(EvaluateStage)), None)
     if stage is None:
         raise UserError("the recipe has no evaluate stage, which says who judges and by what")
@@ -31,8 +36,21 @@ def evaluate_file(pipeline: Pipeline, path: Path, systems: Sequence[str] | None,
     adhoc = stage.model_copy(
         update={"name": f"evaluate:{path.name}", "systems": chosen, "benchmarks": {path.name: table}}
     )
-    found = pipeline.evaluate(adhoc)
-    return {"systems": chosen, "ceiling": stage.ceiling, "renders": {}, "seconds": {}, "losses": {}, **found}
+    asked = [[query.text, query.negative, query.options] for query in pipeline.queries(table.queries)]
+    mark = f":{content_id(asked, chosen, stage.ceiling, seeds)[:12]}"
+    step, database = adhoc.name + mark, pipeline.run.database
+    paid, began = database.renders(step), time.monotonic()
+    pipeline.scorer.losses.clear()
+    pipeline.desk.losses.clear()
+    found = pipeline.evaluate(adhoc, mark)
+    return {
+        "systems": chosen,
+        "ceiling": stage.ceiling,
+        "renders": {adhoc.name: database.renders(step) - paid},
+        "seconds": {adhoc.name: round(time.monotonic() - began, 1)},
+        "losses": dict(+(pipeline.scorer.losses + pipeline.desk.losses)),
+        **found,
+    }
 
 
 def merge(pipeline: Pipeline, stage: str | None, to: Path, dtype: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from promptreel.config import (
+    AnyStage,
     CritiqueStage,
     DPOStage,
     EvaluateStage,
@@ -24,7 +25,7 @@ from promptreel.config import (
 )
 from promptreel.critique import Critique, Draft
 from promptreel.desk import Tried
-from promptreel.errors import RunError, UserError, importing
+from promptreel.errors import RunError, UnknownName, UserError, importing
 from promptreel.evaluation.study import findings, study
 from promptreel.evolution import Fixed, winners
 from promptreel.pairs import merge, rule
@@ -50,7 +51,7 @@ class Pipeline(Workshop):
 
     def do(self, name: str) -> None:
         """Do one stage, unless it is done. Raises ``RunError`` when an input of it is not."""
-        stage = next(stage for stage in self.recipe.stage if stage.name == name)
+        stage = self._stage(name)
         database = self.run.database
         state, before, output = database.stage(name) or ("new", 0.0, {})
         if self.is_done(name):
@@ -77,9 +78,15 @@ class Pipeline(Workshop):
 
     def is_done(self, name: str) -> bool:
         """Whether a stage is done, and the model that it trained, if it did, is whole."""
-        stage = next(stage for stage in self.recipe.stage if stage.name == name)
+        stage = self._stage(name)
         trains = isinstance(stage, SFTStage | DPOStage)
         return (self.run.database.stage(name) or ("new",))[0] == "done" and (not trains or self.run.has_model(name))
+
+    def _stage(self, name: str, kind: str | None = None) -> AnyStage:
+        named = {stage.name: stage for stage in self.recipe.stage if kind in (None, stage.kind)}
+        if name not in named:
+            raise UnknownName(f"{kind} stage" if kind else "stage", name, named)
+        return named[name]
 
     def summary(self) -> dict[str, Any]:
         """What the run found so far; written as ``summary.json``."""
@@ -102,8 +109,10 @@ class Pipeline(Workshop):
         self.run.write_summary(summary)
         return summary
 
-    def next_of(self, kind: str) -> str:
-        """The first stage of a kind that is not done."""
+    def next_of(self, kind: str, name: str | None = None) -> str:
+        """The first stage of a kind that is not done, or the one of this name; ``UserError`` without one."""
+        if name is not None:
+            return self._stage(name, kind).name
         names = [stage.name for stage in self.recipe.stage if stage.kind == kind]
         if not names:
             raise UserError(f"the recipe has no stage of kind {kind!r}")
@@ -236,7 +245,8 @@ class Pipeline(Workshop):
         from promptreel.training.progress import StepReport
 
         writer = self.writer(stage.student)
-        student = (locate(writer.llm.options["model"]), locate(writer.llm.options.get("adapter")))
+        options = writer.llm.options
+        student = (locate(options["model"]), locate(options.get("adapter")), options.get("revision"))
         callbacks = [StepReport(self.report, stage.name)]
         self.engine.release()
         with self.run.publishing(stage.name) as out:
@@ -244,8 +254,12 @@ class Pipeline(Workshop):
         self.engine.release()  # of the training itself, which refers to its model in circles
         return found
 
-    def evaluate(self, stage: EvaluateStage) -> dict[str, Any]:
+    def evaluate(self, stage: EvaluateStage, mark: str = "") -> dict[str, Any]:
         """Compare the systems on every benchmark.
+
+        Prompts are drawn and noise is for the names of the stage and its benchmark. ``mark`` tells what is stored for
+        one evaluation from what is for another of these names, of other queries: such as one plans its own batches,
+        and finds there what the others have paid for.
 
         No harmful text is rendered, be it a system's or a query as typed (``raw``): nobody wants such clips on a disk
         or in a report. It is counted under ``unsafe`` and ``not rendered``, and its query is left out of what is
@@ -263,8 +277,8 @@ class Pipeline(Workshop):
         for name, benchmark in stage.benchmarks.items():
             self.left_out.clear()
             found = self.queries(benchmark.queries)
-            origin = f"{stage.name}/{name}"
-            seeds = self.seeds(origin, benchmark.seeds)
+            drawn, origin = f"{stage.name}/{name}", f"{stage.name}{mark}/{name}"
+            seeds = self.seeds(drawn, benchmark.seeds)
             refused = dict.fromkeys(found)
             for query in self.admitted(found, f"{origin}/queries"):
                 del refused[query]
@@ -279,12 +293,13 @@ class Pipeline(Workshop):
                 lambda items, step: self.verdicts(items, step, reader),
                 self.withheld,
                 self.too_long,
+                drawn,
                 origin,
                 refused.keys(),
             )
             for system, by_query in results.items():
                 rows = {query: asdict(row) for query, row in by_query.items()}
-                self.run.database.add_evaluation(name, system, rows)
+                self.run.database.add_evaluation(name + mark, system, rows)
             part = findings(name, results, stage.metrics, judge.name, stage.baselines, stage.ceiling, len(found))
             for key, found_rows in part.items():
                 output[key] += found_rows

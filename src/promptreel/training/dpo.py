@@ -21,7 +21,7 @@ from promptreel.types import Pair
 
 
 def dpo(
-    student: tuple[str, str | None],
+    student: tuple[str, str | None, str | None],
     writer: Writer,
     pairs: Sequence[Pair],
     out: Path,
@@ -30,7 +30,7 @@ def dpo(
     lora: Mapping[str, Any],
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
-    """Train ``student`` (path and adapter) on pairs into ``out``; last loss, margin and accuracy."""
+    """Train ``student`` (path, adapter and revision) on pairs into ``out``; last loss, margin and accuracy."""
     model, tokenizer = load_student(*student)
     training = DPOTrainer(
         model,

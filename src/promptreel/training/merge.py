@@ -15,15 +15,18 @@ from promptreel.desk import CARD, Writer
 from promptreel.errors import UserError
 
 
-def load_student(path: str, adapter: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_student(
+    path: str, adapter: str | None = None, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model and tokenizer to train: in bf16 on a GPU, in float32 on a CPU; an adapter is merged first."""
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    options = {"revision": revision} if revision else {}
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)
     if adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from transformers import Trainer, TrainingArguments
 from trl import DPOConfig, SFTConfig
 
 from promptreel.errors import RecipeError, did_you_mean
@@ -25,9 +26,17 @@ def check(target: type, options: Mapping[str, Any], where: str) -> None:
 
 
 def check_stage(kind: str, name: str, trainer: Mapping[str, Any], lora: Mapping[str, Any]) -> None:
-    """Check the options of an ``sft`` or ``dpo`` stage."""
+    """Check the options of an ``sft`` or ``dpo`` stage, and that its optimizer is one that is installed."""
     check(SFTConfig if kind == "sft" else DPOConfig, trainer, f"{name}.trainer")
     check(LoraConfig, lora, f"{name}.lora")
+    if "optim" in trainer:
+        try:
+            arguments = TrainingArguments(use_cpu=True, optim=trainer["optim"], optim_args=trainer.get("optim_args"))
+            Trainer.get_optimizer_cls_and_kwargs(arguments, torch.nn.Linear(1, 1))
+        except (ImportError, ValueError) as error:
+            # An optimizer of some modules looks for them in the model, which is not loaded here.
+            if isinstance(error, ImportError) or "optim_target_modules" not in trainer:
+                raise RecipeError(f"{name}.trainer: no optim {trainer['optim']!r} here: {error}") from error
 
 
 def trainer_arguments(target: type, options: Mapping[str, Any], out: str, seed: int) -> Any:

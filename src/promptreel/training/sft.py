@@ -17,7 +17,7 @@ from promptreel.types import Query
 
 
 def sft(
-    student: tuple[str, str | None],
+    student: tuple[str, str | None, str | None],
     writer: Writer,
     examples: Sequence[tuple[Query, str]],
     out: Path,
@@ -26,7 +26,7 @@ def sft(
     lora: Mapping[str, Any],
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
-    """Train ``student`` (path and adapter) on (query, rewrite) examples into ``out``; the last loss."""
+    """Train ``student`` (path, adapter and revision) on (query, rewrite) examples into ``out``; the last loss."""
     model, tokenizer = load_student(*student)
     training = SFTTrainer(
         model,
