@@ -137,8 +137,9 @@ class Rewriter:
     long is given as it is: ``fits`` tells.
 
     ``safety`` is the policy for harm, where there is a judge of it (the profile's, or ``judge``):
-    ``rewrite_to_safe`` withholds harmful rewrites and says under ``Rewrite.removed`` what of the query was left out,
-    ``refuse`` refuses harmful queries, ``off`` does not judge harm.
+    ``rewrite_to_safe`` withholds rewrites that are harmful, or that nobody could judge, and says under
+    ``Rewrite.removed`` what of the query was left out, ``refuse`` refuses harmful queries too, ``off`` does not judge
+    harm.
     """
 
     def __init__(
