@@ -1,7 +1,5 @@
 """Queries from files and data sets: nothing is lost silently, and what is wrong names its line."""
 
-import re
-import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +45,8 @@ def test_files_are_read(tmp_path: Path, name: str, content: str) -> None:
         ("q.csv", 'prompt\n"a\nb"\n""\n', "line 4: the query '' asks for nothing"),
         ("q.csv", 'prompt\n"' + "a" * 200_000 + '"\n', "not CSV"),
         ("q.jsonl", "[" * 100_000, "line 1: not JSON"),
+        ("q.jsonl", '"a"\n{"id": ' + "7" * 5000 + ', "query": "b"}', "line 2: not JSON"),
+        ("q.txt", "a\n" + "\u732b" * 30_000, "line 2: the query has 30000 characters; at most 20000"),
         ("q.parquet", "not Parquet", "cannot read"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_large_set_loses_its_unusable_rows_and_says_so(tmp_path: Path) -> None
     left_out = Counter[str]()
     found = queries.read(str(path), near=0.9, left_out=left_out)
     assert [(q.text, q.aspect) for q in found] == [("a red ball", ""), ("a blue box", "9:16")]
-    assert left_out == {"asks for nothing": 1, "near-duplicate": 1, "too long": 1, "duplicate": 1}
+    assert left_out == {"no text": 1, "asks for nothing": 1, "near-duplicate": 1, "too long": 1, "duplicate": 1}
     with pytest.raises(QueryError, match=r"has only 2 .*left out: 1 .*near-duplicate"):
         queries.read(str(path), take=3, near=0.9)
     with pytest.raises(QueryError, match="no column 'query', 'prompt' or 'text'"):
@@ -122,6 +122,34 @@ def test_data_sets_of_the_hub_are_read_by_name(tmp_path: Path, monkeypatch: pyte
         queries.read("hub:someone/prompts:dev")
     with pytest.raises(QueryError, match="write hub:OWNER/NAME"):
         queries.read("hub:prompts")
+
+
+def test_rows_without_a_text_are_counted_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    left_out = Counter[str]()
+    parquet(tmp_path / "someone" / "numbers" / "train-0.parquet", prompt=[1, None, 3])
+    with pytest.raises(QueryError, match="left out: 3 no text"):
+        queries.read("hub:someone/numbers", left_out=left_out)
+    assert left_out == {"no text": 3}
+    path = parquet(tmp_path / "some.parquet", prompt=["a red ball", None])
+    with pytest.raises(QueryError, match="line 2: None is no text"):
+        list(queries.read_file(path))
+
+
+def test_sets_of_the_hub_that_cannot_be_read_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, file, content in (("script", "script.py", "x = 1"), ("broken", "train.jsonl", '{"prompt": "a"}\n{"')):
+        (tmp_path / "someone" / name).mkdir(parents=True)
+        (tmp_path / "someone" / name / file).write_text(content)
+    with pytest.raises(QueryError, match=r"scripts are no longer supported.*; give it as a file") as script:
+        queries.read("hub:someone/script")
+    with pytest.raises(QueryError, match=r"cannot get the data set 'someone/broken'.*JSON parse error") as broken:
+        queries.read("hub:someone/broken")
+    assert "\n" not in f"{script.value}{broken.value}"
 
 
 def test_offline_the_hub_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,150 +206,3 @@ def test_content_decides_the_split(tmp_path: Path) -> None:
     assert 290 <= len(parts["train"][0]) <= 350
     for first, second in parts.values():
         assert {text.lower().rstrip("!") for text in second} == first
-
-
-def test_an_empty_query_is_refused() -> None:
-    for typed in ("", " \n", "--ar 16:9", '""', "&nbsp;"):
-        with pytest.raises(QueryError, match="asks for nothing"):
-            queries.ask_for(typed)
-
-
-@pytest.mark.parametrize(
-    ("typed", "text", "negative", "options"),
-    [
-        ("a cat --ar 16:9", "a cat", "", {"aspect": "16:9"}),
-        ("a cat -ar 9:16", "a cat", "", {"aspect": "9:16"}),
-        ("a cat -ar 9x16", "a cat", "", {"aspect": "9:16"}),
-        ("a cat \u2014ar 3:2", "a cat", "", {"aspect": "3:2"}),
-        ("a cat -neg blurry, extra limbs", "a cat", "blurry, extra limbs", {}),
-        ("-neg blurry, extra limbs -motion 3 a cat", "a cat", "blurry, extra limbs", {"motion": "3"}),
-        ("a cat -gs 20 -motion 3 -fps 24", "a cat", "", {"guidance": "20", "motion": "3", "fps": "24"}),
-        ("a cat -camera zoom in", "a cat, camera zoom in", "", {"camera": "zoom in"}),
-        ("a cat -camera zoom in playing chess", "a cat playing chess, camera zoom in", "", {"camera": "zoom in"}),
-        ("a cat seed123", "a cat", "", {"seed": "123"}),
-        ("a cat, seed:42, on a mat -seed 7", "a cat, on a mat", "", {"seed": "7"}),
-        ("a cat --v 5.2 --style raw --hd", "a cat", "", {"version": "5.2", "style": "raw", "hd": ""}),
-        ("a cat --no dogs, birds --ar 1:1", "a cat", "dogs, birds", {"aspect": "1:1"}),
-        ("a cat -w 1024 -h 576", "a cat", "", {"width": "1024", "height": "576"}),
-        ("Tom &amp; Jerry &quot;run&quot;", 'Tom & Jerry "run"', "", {}),
-        ("&quot;a cat&quot;", "a cat", "", {}),
-        ('"a cat on a mat', "a cat on a mat", "", {}),
-        ("\u201ca cat\u201d", "a cat", "", {}),
-        ("a cat<br>on a mat", "a cat on a mat", "", {}),
-        ("**a cat**\n\non a   mat", "a cat on a mat", "", {}),
-        ("a cat, with epic background music", "a cat", "", {"aside": "with epic background music"}),
-        ("a cat. Add sound effects of rain.", "a cat.", "", {"aside": "Add sound effects of rain"}),
-        ("a cat, in mp4 format", "a cat", "", {"aside": "in mp4 format"}),
-        ("a cat for 10 seconds", "a cat", "", {"aside": "for 10 seconds"}),
-        ("a cat https://example.com/x.png", "a cat", "", {"debris": "https://example.com/x.png"}),
-        ("a cat Message: 1 Attachment", "a cat", "", {"debris": "Message: 1 Attachment"}),
-        ("a cat -ar 16:9-motion 2-gs12.", "a cat", "", {"aspect": "16:9", "motion": "2", "guidance": "12"}),
-        ("a cat,-ar16:9 - motion 3", "a cat", "", {"aspect": "16:9", "motion": "3"}),
-        ("a cat fps-24 ar 16.9", "a cat", "", {"fps": "24", "aspect": "16:9"}),
-        ("a cat \uff0d\uff0dar 16\uff1a9", "a cat", "", {"aspect": "16:9"}),
-        ("a cat -zoom out", "a cat, camera zoom out", "", {"camera": "zoom out"}),
-        ("a cat -style anime", "a cat, anime style", "", {"style": "anime"}),
-        ("a cat. Negative prompt: blurry, ugly", "a cat.", "blurry, ugly", {}),
-        ("a cat at 24fps", "a cat", "", {"aside": "at 24fps"}),
-        ("a cat in 9:16 format", "a cat", "", {"aspect": "9:16", "aside": "in 9:16 format"}),
-        ("prompt: a cat --cw 100 --new 3", "a cat", "", {"debris": "prompt:", "cw": "100", "new": "3"}),
-        ("/imagine a cat", "a cat", "", {"debris": "/imagine"}),
-        ("@Pika a cat", "a cat", "", {"debris": "@Pika"}),
-        ("a cat (Image: 1 Attachment)", "a cat", "", {"debris": "(Image: 1 Attachment)"}),
-        ("a cat <@1234>", "a cat", "", {"debris": "<@1234>"}),
-        ("a cat (fast)", "a cat", "", {"debris": "(fast)"}),
-        ("a cat <https://x.y/z.png>", "a cat", "", {"debris": "<https://x.y/z.png>"}),
-        ("a cat <:wow:123>", "a cat", "", {"debris": "<:wow:123>"}),
-        ('<a href="x">a cat', "a cat", "", {"debris": '<a href="x">'}),
-        ("a cat\ud800\x00 on a\u00ad mat", "a cat on a mat", "", {}),
-        # What looks like a flag and is none stays.
-        ("R&D on fish&region &copycat", "R&D on fish&region &copycat", "", {}),
-        ("Luke 10:1 at 9:16 am, a 3:2 win", "Luke 10:1 at 9:16 am, a 3:2 win", "", {}),
-        ("a low -angle shot - dark - moody", "a low -angle shot - dark - moody", "", {}),
-        ("\u0645\u06cc\u200c\u0631\u0648\u062f", "\u0645\u06cc\u200c\u0631\u0648\u062f", "", {}),
-        ("\U0001f468\u200d\U0001f467 dance", "\U0001f468\u200d\U0001f467 dance", "", {}),
-        ("santa`s home", "santa`s home", "", {}),
-        ("a sci-fi -looking cat - on a mat", "a sci-fi -looking cat - on a mat", "", {}),
-        ("a man listening to music", "a man listening to music", "", {}),
-        ("a temperature of -5 degrees", "a temperature of -5 degrees", "", {}),
-        ("a seed growing for days", "a seed growing for days", "", {}),
-        ("dogs -v cats", "dogs -v cats", "", {}),
-        ("ein Hund l\u00e4uft \u00fcber die Wiese", "ein Hund l\u00e4uft \u00fcber die Wiese", "", {}),
-        ("\u4e00\u53ea\u732b -ar 16:9", "\u4e00\u53ea\u732b", "", {"aspect": "16:9"}),
-        ("\U0001f600 smiling", "\U0001f600 smiling", "", {}),
-        ("it's the dog's bone", "it's the dog's bone", "", {}),
-    ],
-)  # fmt: skip
-def test_what_people_type_is_taken_apart(typed: str, text: str, negative: str, options: dict[str, str]) -> None:
-    query = queries.parse_query(typed)
-    found = dict(query.options)
-    if typed.startswith("a cat, seed:42"):
-        assert [value for name, value in query.options if name == "seed"] == ["42", "7"]
-        found["seed"] = "7"
-    assert (query.text, query.negative, found) == (text, negative, options)
-
-
-PIECES = st.one_of(
-    st.text(max_size=30),
-    st.sampled_from(
-        "a cat|--ar 16:9|-neg bad, worse|-camera zoom in|seed12|&amp;lt;b&gt;|**|<br>|, |-motion|-gs 20|\u201cwow|--no"
-        "|with epic music|with background music|in mp4|https://x.y/z|-w 5|-- |-h|for 3 seconds|\n\n|\u200b"
-        "|-ar 16:9-motion 2|- ar 9:16|ar16:9|in 9:16 format|-zoom out|-style anime|--sref|--new 4|Negative prompt: bad"
-        '|<p class="x">|<!-- no -->|@you|<@12>|/imagine|prompt:|(Image: 1 Attachment)|(fast)|&nbsp|&#39;|\u200d|\ud800'
-        '|\u4e00\u53ea\u732b|\u0645\u06cc\u200c\u0631\u0648\u062f|\U0001f600|"",""|- list|24 fps|for|()|16:9'.split("|")
-    ),
-)
-TYPED = st.lists(PIECES, max_size=12).map(" ".join)
-
-
-@given(TYPED)
-def test_parsing_never_raises_and_is_idempotent(typed: str) -> None:
-    once = queries.parse_query(typed)
-    again = queries.parse_query(once.text)
-    assert again.text == once.text
-    assert again.negative == ""
-    assert again.options == ()
-
-
-@given(TYPED)
-def test_no_word_is_lost_silently(typed: str) -> None:
-    import html
-
-    def words(text: str) -> Counter[str]:
-        for _ in range(6):
-            text = html.unescape(text)
-        text = re.sub(r"</?(?:br|p|div|span|b|i|em|strong|u)\s*/?>", " ", text, flags=re.IGNORECASE)
-        return Counter(re.findall(r"[^\W_]+", text.lower()))
-
-    query = queries.parse_query(typed)
-    shown = " ".join([query.text, query.negative, *(f"{name} {value}" for name, value in query.options)])
-    names = {*queries.FLAGS, "seed", "negative-prompt", "x"}
-    lost = words(typed).keys() - words(shown).keys()
-    # A flag's own name is shown as what it sets, and a number may be glued to it.
-    assert {re.sub(r"\d+$", "", word) for word in lost} <= {
-        part for name in names for part in re.split("[-_]", name)
-    } | {""}
-
-
-@pytest.mark.parametrize(
-    "typed",
-    [
-        "-" * 5000, "--ar " * 3000, '"' * 3001, "&" * 4000, "-neg " * 2000, "a, " * 20_000, "word " * 10_000,
-        " " * 50_000, "<p>" * 5000, "<a " * 5000, "&" + "amp;" * 10_000, "&lt;" * 3000, "(" * 3000 + ")" * 3000,
-        ",;" * 5000, "16:9 " * 2000, "with the " * 5000, "- " * 5000, "@a " * 3000, "\u200d" * 5000,
-        "\n\n".join(["a cat"] * 3000),
-    ],
-    ids=range(20),
-)  # fmt: skip
-def test_absurd_input_is_parsed_in_time(typed: str) -> None:
-    began = time.process_time()
-    text = queries.parse_query(typed).text
-    assert time.process_time() - began < 2
-    assert queries.parse_query(text).text == text
-
-
-def test_an_aspect_ratio_makes_another_query_and_other_options_do_not() -> None:
-    plain, wide = queries.parse_query("a cat"), queries.parse_query("a cat -ar 16:9")
-    assert wide.aspect == "16:9"
-    assert plain.id != wide.id
-    assert queries.parse_query("a cat -motion 3").id == plain.id

@@ -52,8 +52,8 @@ STYLE_WORDS = 4
 """The longest style, in words, that ends without a comma or a quote; a longer one is the rest of a sentence."""
 
 _BREAK = r"\s,;.:!?|()\[\]\"'\u201c\u201d\u2019\u00ab\u00bb0-9" + WIDE
-_END = rf"(?=[\s,;)\]}}|\"'\u201d{WIDE}]|\.(?!\d)|$|(?<=\d){DASH}{{1,2}}[A-Za-z])"
-_FIGURE = r"\d+(?:\.\d+)?"
+_END = rf"(?=[\s,;)\]}}|\"'\u201d{WIDE}]|[.:\uff1a](?!\d)|$|(?<=\d){DASH}{{1,2}}[A-Za-z])"
+_FIGURE = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _SCREEN = r"(?:16|21)[:\uff1a]9|9[:\uff1a]16"
 _HEAD = re.compile(
     rf"(?P<url>{URL})"
@@ -73,7 +73,7 @@ _DOTTED = re.compile(rf"[ ]?[:=\uff1a]?[ ]?(\d{{1,2}})[.,-](\d{{1,2}}){_END}")
 _LEVEL = re.compile(r"[ ]?[:=]?[ ]?(low|medium|high)\b", re.IGNORECASE)
 _CODES = re.compile(rf"[ ]?[:=]?(?: ?(?:{URL}|random\b|\d[\d:.]*{_END}))+", re.IGNORECASE)
 _BARE_NUMBER = re.compile(rf"{DASH}?[ :=]{{0,2}}(\d{{1,4}}){_END}")
-_CLAUSE_END = re.compile(r"[,;.\n|\uff0c\u3002\uff1b]|\Z")
+_CLAUSE_END = re.compile(r"[,;.\n|\uff0c\u3002\uff1b]")
 _PACE = r"(?:(?:very|slow(?:ly)?|fast|quick(?:ly)?|smooth(?:ly)?|gentl[ey]) )*"
 _MOVES = "zoom|pan|tilt|rotate|roll|truck|dolly|pedestal|orbit|crane|track|static|still|handheld|fixed|push|pull|arc"
 _WAY = r"up|down|left|right|forwards?|backwards?|(?:counter-?|anti-?)?clockwise|a?c?cw"
@@ -90,7 +90,9 @@ _GOES_ON = re.compile(
     re.IGNORECASE,
 )
 _SHAPES = "vertical|horizontal|portrait|landscape|widescreen"
-_SHAPE_BEFORE = re.compile(rf"(?<!\w)(?:{_SHAPES})[ :]*\Z|\u6bd4\u4f8b?[:\uff1a\u4e3a]?\Z", re.IGNORECASE)
+_SHAPE_BEFORE = re.compile(
+    rf"(?<!\w)(?:{_SHAPES})[ :]*\Z|(?:\u6bd4\u4f8b?|[\u7ad6\u6a2a]\u5c4f|\u753b\u5e45)[:\uff1a\u4e3a]?\Z", re.IGNORECASE
+)
 _SHAPE_AFTER = re.compile(rf" ?(?:{_SHAPES})\b", re.IGNORECASE)
 _WIDE_SIGN = re.compile(f"[{WIDE}]")
 
@@ -228,7 +230,10 @@ def _negative_head(dashed: Dashed) -> Flag | None:
     following = text[end : end + 200].replace("\n", " ").lstrip(" :=\uff1a")
     valued = following[:1] not in ("", *SEPARATORS)
     if dashed.name in ("no", "negative") and not dashed.two:  # words like any other
-        listed = "," in following and text[max(0, dashed.start - 2) : dashed.start].rstrip(" ")[-1:] in ("", *SEPARATORS)
+        listed = "," in following and text[max(0, dashed.start - 2) : dashed.start].rstrip(" ")[-1:] in (
+            "",
+            *SEPARATORS,
+        )
         trust = Trust.SURE if valued and (listed or text[end : end + 1] in COLONS) else Trust.BESIDE
     else:
         spaced = dashed.name != "no" or text[end : end + 1].isspace() or text[end : end + 1] in COLONS
@@ -283,11 +288,12 @@ def _worded(dashed: Dashed) -> Flag | None:
 
 def _clause(text: str, at: int) -> int:
     """Where a clause ends: at a comma, a line end, or a flag."""
-    stop, head = _CLAUSE_END.search(text, at), _HEAD.search(text, at)
-    end = stop.start() if stop else len(text)
-    while head and head.start() < end and head["single"] and head["name"].lower() not in FLAGS:
+    head = _HEAD.search(text, at)
+    while head and head["single"] and head["name"].lower() not in FLAGS:
         head = _HEAD.search(text, head.end())
-    return min(end, head.start()) if head else end
+    end = head.start() if head else len(text)
+    stop = _CLAUSE_END.search(text, at, end)
+    return stop.start() if stop else end
 
 
 def _ratio(pair: re.Match[str]) -> str:

@@ -61,7 +61,8 @@ _SHAPE = r"(\d{1,2}(?:\.\d+)?)\s?[:x/\uff1a]\s?(\d{1,2})\b(?![:\d])"
 _SCREEN = r"(16|9|4|3|21|5)\s?[:x/]\s?(9|16|3|4|5)\b(?![:\d])"
 _RATIO = re.compile(
     r"(?:\b(?:in|with|at)\s+(?:an?\s+)?)?(?:"
-    rf"(?<!-)\baspect[ -]?ratio\s*(?:of|is)?\s*[:=]?\s*{_SHAPE}|(?<!-)\bratio\s*(?:of|is)?\s*[:=]?\s*{_SCREEN}|"
+    rf"(?<!-)\baspect(?:[ -]?ratio\s*(?:of|is)?\s*[:=]?|\s?[:=])\s*{_SHAPE}|"
+    rf"(?<!-)\bratio\s*(?:of|is)?\s*[:=]?\s*{_SCREEN}|"
     rf"(?<![\d:.])(?<!ar[ :=]){_SHAPE}\s+aspect(?:[ -]?ratio)?\b|"
     rf"(?<![\d:.])(?<!ar[ :=]){_SCREEN}\s+(?:ratio|format)\b)",
     re.IGNORECASE,

@@ -18,7 +18,7 @@ LONGEST = 2000
 """Words of a query; what is longer is a document, and no prompt could keep what it says."""
 LARGEST = 20_000
 """Characters of a query, for the same reason; what is longer is not taken apart."""
-ROUNDS = 30
+ROUNDS = 20
 """How often a text is looked at again. People's texts settle in two or three rounds."""
 
 Found = dict[str, list[str]]

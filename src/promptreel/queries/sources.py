@@ -14,7 +14,7 @@ from typing import Any
 
 from promptreel.errors import QueryError, UnknownName, did_you_mean, importing
 from promptreel.queries.likeness import Likeness, split_of
-from promptreel.queries.parse import LONGEST, ask_for, parse_query
+from promptreel.queries.parse import ask_for, parse_query, too_long
 from promptreel.types import Query
 
 COLUMNS = ("query", "prompt", "text")
@@ -92,22 +92,30 @@ def read_file(path: Path) -> Iterator[Query]:
     """Queries of a file: one a line (``.txt``), a ``query``, ``prompt`` or ``text`` field (``.jsonl``, ``.csv``,
     ``.parquet``).
 
-    Blank lines are skipped. Raises ``QueryError`` that names the line, also for a query that asks for nothing.
+    Blank lines are skipped. Raises ``QueryError`` that names the line, also for one that has no text or asks for
+    nothing.
     """
     for number, value in enumerate(_parquet(path), 1) if path.suffix == ".parquet" else _rows(path):
         try:
+            if not isinstance(value, str):
+                raise QueryError(f"{value!r} is no text")
             yield ask_for(value)
         except QueryError as error:
             raise QueryError(f"{path}, line {number}: {error}") from error
 
 
-def _usable(values: Iterable[str], left_out: Counter[str]) -> Iterator[Query]:
-    """The queries of a data set that nobody will mend: what asks for nothing, or never ends, is counted instead."""
+def _usable(values: Iterable[object], left_out: Counter[str]) -> Iterator[Query]:
+    """The queries of a data set that nobody will mend: what is no text, asks for nothing, or never ends is counted
+    instead.
+    """
     for value in values:
+        if not isinstance(value, str):
+            left_out["no text"] += 1
+            continue
         query = parse_query(value)
         if not query.text:
             left_out["asks for nothing"] += 1
-        elif len(query.text.split()) > LONGEST:
+        elif too_long(query):
             left_out["too long"] += 1
         else:
             yield query
@@ -135,7 +143,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str]]:
         if path.suffix == ".jsonl":
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # also a number of thousands of digits, a deep nest
                 raise QueryError(f"{path}, line {number}: not JSON ({error})") from error
             yield number, row if isinstance(row, str) else _field(row, path, number)
         else:
@@ -155,7 +163,7 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _parquet(path: Path) -> Iterator[str]:
+def _parquet(path: Path) -> Iterator[object]:
     with importing("reading Parquet"):
         import pyarrow.lib
         import pyarrow.parquet
@@ -163,25 +171,32 @@ def _parquet(path: Path) -> Iterator[str]:
         with pyarrow.parquet.ParquetFile(path) as file:
             column = _column(file.schema_arrow.names, None, str(path))
             for batch in file.iter_batches(columns=[column]):
-                yield from (value for value in batch.column(0).to_pylist() if isinstance(value, str))
+                yield from batch.column(0).to_pylist()
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise QueryError(f"cannot read {path}: {error}") from error
 
 
-def _hub(source: str) -> Iterator[str]:
+def _hub(source: str) -> Iterable[object]:
     """The values of a column of a data set of the hub. It is downloaded whole, once, and then read from the disk."""
     parts = _HUB.fullmatch(source)
     if parts is None:
         raise QueryError(f"cannot read the source {source!r}: write hub:OWNER/NAME[:SPLIT][#COLUMN]")
     with importing("reading data sets of the hub"):
         import datasets
+        import datasets.exceptions
     name, split = parts["name"], parts["split"] or "train"
     try:
         table: Any = datasets.load_dataset(name, split=split)
-    except (OSError, ValueError) as error:  # no network, no such data set, no such split
-        raise QueryError(f"cannot get the data set {name!r} (split {split!r}) from the hub: {error}") from error
-    column = _column(table.column_names, parts["column"], source)
-    return (value for value in table[column] if isinstance(value, str))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        # No network, no such data set or split, a set that is a script, files that cannot be read: that says no more.
+        says = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+        reason = " ".join(str(says or error).split())
+        advice = "; give it as a file (.parquet, .jsonl, .csv, .txt)" if "scripts are no longer" in reason else ""
+        raise QueryError(
+            f"cannot get the data set {name!r} (split {split!r}) from the hub: {reason[:300]}{advice}"
+        ) from error
+    values: Iterable[object] = table[_column(table.column_names, parts["column"], source)]
+    return values
 
 
 def _column(known: Iterable[str], wanted: str | None, where: str) -> str:
