@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from fakes import recipe
 
-from promptreel import cli, media, registry
+from promptreel import cli, media, profiles, registry
 from promptreel.errors import PromptreelError, RunError, UserError
 from promptreel.pipeline import run
 from promptreel.report.tables import print_losses
@@ -432,6 +432,30 @@ def test_another_recipe_on_the_run(place: Path) -> None:
     assert contents(place) == before
 
 
+def test_a_run_goes_on_as_it_was_begun_without_its_recipe(
+    place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Which its recipe.toml alone does not say once anything was set."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["promptreel", "run", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        return int(exit.value.code or 0), capsys.readouterr().err
+
+    run(recipe(), "as given, before --set", place, until="evolve")
+    out = ("--out", str(place))
+    assert call() == (2, "error: say which recipe, or with --out which run to go on with\n")
+    code, err = call(*out, "--set", "evolve.rounds=1")
+    assert (code, "goes on as it was begun" in err) == (2, True)
+    code, err = call("--out", "nowhere")
+    assert (code, err) == (2, "error: nowhere holds no run; begin one with  promptreel run RECIPE --out nowhere\n")
+    code, err = call(*out, "--json")
+    assert code == cli.runs.FINISHED_WITH_LOSSES if whole["losses"] else not code, err
+    assert plain(json.loads((place / "summary.json").read_text())) == whole
+    assert (place / "recipe.toml").read_text() == "as given, before --set"
+
+
 def test_other_versions_or_threads(
     place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -448,6 +472,20 @@ def test_other_versions_or_threads(
     said("the run goes on with other threads", f"warning: {threads}", OLD=was["threads"], NEW="64")
     after = contents(place)
     assert all(after[name] == data for name, data in before.items() if "summary" not in name and name != "database")
+
+
+def test_token_counts_that_are_estimates_are_called_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(recipe(), "x", place, until="evolve")
+    assert not caplog.messages
+    monkeypatch.setattr(profiles, "token_counter", lambda name, model: profiles.TokenCounter(profiles.load(name), None))
+    run(recipe(), "x", place)
+    goes_on, estimated = caplog.messages
+    said("the run goes on without the tokenizer", f"warning: {goes_on}")
+    said("the tokenizer of the video model cannot be had", f"warning: {estimated}", PROFILE="tiny")
+    with Run(place) as opened:
+        assert [found["token counts"] for found in opened.database.environments()] == ["exact", "estimated"]
 
 
 def test_the_table_has_no_row_that_nothing_tests() -> None:

@@ -52,7 +52,12 @@ def demo(
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes along.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="Path of a recipe, or the name of one that comes along; without, that of the run in --out."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/NAME by default.")] = None,
     set: SetOption = [],  # noqa: B006 - the option is called --set
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
@@ -64,7 +69,14 @@ def run(
     """Begin a run of a recipe, or go on with it."""
     from promptreel.config import load_recipe
 
-    loaded, given = load_recipe(recipe, set)
+    if recipe is not None:
+        loaded, given = load_recipe(recipe, set)
+    elif out is None:
+        raise UserError("say which recipe, or with --out which run to go on with")
+    elif set:
+        raise UserError(f"the run in {out} goes on as it was begun: --set changes a recipe, so name one")
+    else:
+        loaded, given = _begun(out), ""
     if dry_run:
         _plan(loaded, until, as_json)
         return
@@ -140,17 +152,25 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
         print_summary(summary)
 
 
+def _begun(directory: Path) -> Recipe:
+    """The recipe of a run that was begun."""
+    from promptreel.config import parse_recipe
+
+    path = directory / "recipe.json"
+    if not path.exists():
+        raise UserError(f"{directory} holds no run; begin one with  promptreel run RECIPE --out {directory}")
+    return parse_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
 @contextmanager
 def _pipeline(directory: Path, alone: bool = True) -> Iterator[Pipeline]:
     """The pipeline of a run that was begun; to look at it, it need not be ``alone``."""
-    from promptreel.config import parse_recipe
     from promptreel.pipeline import Pipeline
     from promptreel.store import Run
 
-    if not (directory / "recipe.json").exists():
-        raise UserError(f"{directory} holds no run; begin one with  promptreel run RECIPE --out {directory}")
+    recipe = _begun(directory)
     with Run(directory, alone=alone) as opened, progress() as report:
-        yield Pipeline(parse_recipe(opened.recipe() or {}, str(directory / "recipe.json")), opened, report)
+        yield Pipeline(recipe, opened, report)
 
 
 def stage_command(kind: str, what: str) -> Callable[..., None]:

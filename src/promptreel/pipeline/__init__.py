@@ -38,7 +38,10 @@ def run(
                 raise UserError("; ".join(problems))
             opened.write_recipe(given, recipe.resolved())
         elif not same(begun, recipe.resolved()):
-            raise RunError(f"{directory} holds a run of another recipe; choose another --out, or run its recipe.toml")
+            raise RunError(
+                f"{directory} holds a run of another recipe; choose another --out, or go on with this one: type  "
+                f"promptreel run --out {directory}"
+            )
         now = environment(recipe)
         before = next(iter(opened.database.environments()), now)
         for name in sorted(before.keys() | now.keys()):

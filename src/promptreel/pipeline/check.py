@@ -11,6 +11,7 @@ from promptreel import profiles, prompts, registry
 from promptreel.config import CritiqueStage, DPOStage, EvaluateStage, EvolveStage, PairsStage, Recipe, SFTStage
 from promptreel.errors import RecipeError, UnknownName, importing
 from promptreel.pairs import check_rule
+from promptreel.resources import locate
 from promptreel.types import Component
 
 
@@ -150,9 +151,17 @@ def generator_of(recipe: Recipe) -> Component:
 LIBRARIES = ("promptreel", "torch", "transformers", "diffusers", "trl", "peft", "numpy")
 
 
+def token_counter(recipe: Recipe) -> profiles.TokenCounter:
+    """What counts the tokens of a recipe's prompts."""
+    return profiles.token_counter(recipe.profile, locate(generator_of(recipe).options.get("model")))
+
+
 def environment(recipe: Recipe) -> dict[str, str]:
-    """What results depend on beside the recipe: versions, threads and the processor's instructions."""
+    """What results depend on beside the recipe: versions, threads, the processor's instructions, and whether the video
+    model's tokenizer is at hand.
+    """
     found = {"python": platform.python_version()}
+    found["token counts"] = "exact" if token_counter(recipe).exact else "estimated"
     for library in LIBRARIES:
         try:
             found[library] = version(library)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from promptreel import profiles, queries, registry
 from promptreel.config import AskingTable, QueriesTable, Recipe
 from promptreel.desk import Desk, Writer
 from promptreel.errors import importing
-from promptreel.pipeline.check import generator_of
+from promptreel.pipeline.check import generator_of, token_counter
+from promptreel.profiles import TokenCounter
 from promptreel.scoring import Report, Scorer, silent, total
 from promptreel.store import Run
 from promptreel.types import Candidate, Component, Query, Sampling, Verdict, content_seed
+
+log = logging.getLogger(__name__)
 
 
 class Workshop:
@@ -22,7 +27,6 @@ class Workshop:
     def __init__(self, recipe: Recipe, run: Run, report: Report = silent) -> None:
         self.recipe, self.run, self.report = recipe, run, report
         self.profile = profiles.load(recipe.profile)
-        self.count_tokens = profiles.token_counter(recipe.profile, (recipe.generator.model_extra or {}).get("model"))
         if recipe.threads:
             with importing("setting threads"):
                 import torch
@@ -82,7 +86,17 @@ class Workshop:
         return [content_seed(self.recipe.seed, origin, index) for index in range(count)]
 
     def too_long(self, text: str) -> bool:
-        return self.count_tokens(text) > self.profile.token_limit
+        return not self._tokens.fits(text)
+
+    @cached_property
+    def _tokens(self) -> TokenCounter:
+        counter = token_counter(self.recipe)
+        if not counter.exact:
+            log.warning(
+                "the tokenizer of %s cannot be had: which prompts are too long is decided by an estimate",
+                self.profile.name,
+            )
+        return counter
 
     def verdicts(
         self, items: Sequence[tuple[Query, str]], origin: str, scorer: Scorer | None = None

@@ -3,6 +3,6 @@
 from promptreel.store.clips import ClipCache
 from promptreel.store.database import Database
 from promptreel.store.personal import personal_cache
-from promptreel.store.run import Run, StageState
+from promptreel.store.run import Run
 
-__all__ = ["ClipCache", "Database", "Run", "StageState", "personal_cache"]
+__all__ = ["ClipCache", "Database", "Run", "personal_cache"]

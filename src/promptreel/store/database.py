@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, literal, select
+from sqlalchemy.dialects.sqlite import insert
 
 from promptreel.store.tables import (
     VERSION,
@@ -33,13 +34,12 @@ BUSY_SECONDS = 10
 
 
 class Database:
-    """One database, SQLite in a run directory or any other by URL."""
+    """One SQLite database, by URL."""
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = create_engine(url, json_serializer=_compact)
-        if self.engine.dialect.name == "sqlite":
-            event.listen(self.engine, "connect", _set_up)
-            event.listen(self.engine, "begin", _begin)
+        event.listen(self.engine, "connect", _set_up)
+        event.listen(self.engine, "begin", _begin)
         with self.engine.begin() as connection:
             version = migrate(connection)
             if version < VERSION:
@@ -48,9 +48,7 @@ class Database:
         """Whether there was nothing before."""
 
     def flaw(self) -> str | None:
-        """What is wrong with the file of an SQLite database; ``None`` when it is whole."""
-        if self.engine.dialect.name != "sqlite":
-            return None
+        """What is wrong with the file of the database; ``None`` when it is whole."""
         with self.engine.connect() as connection:
             said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         return None if said == "ok" else str(said)
@@ -61,14 +59,7 @@ class Database:
         """Insert rows; a row whose key is there already is kept, or replaced if asked."""
         if not rows:
             return
-        if self.engine.dialect.name == "postgresql":
-            from sqlalchemy.dialects.postgresql import insert as insert_postgres
-
-            statement = insert_postgres(table)
-        else:
-            from sqlalchemy.dialects.sqlite import insert as insert_sqlite
-
-            statement = insert_sqlite(table)  # type: ignore[assignment]
+        statement = insert(table)
         keys = [column.name for column in table.primary_key]
         if replace:
             changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}

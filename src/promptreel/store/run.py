@@ -15,15 +15,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from promptreel.errors import RunError
 from promptreel.store.clips import ClipCache
 from promptreel.store.database import Database
 from promptreel.store.faults import damaged, explain
-
-StageState = Literal["new", "running", "done"]
-
 
 MANIFEST = "manifest.json"
 """In a published model: the size of each of its files, so that damage is seen before it is loaded."""
@@ -35,14 +32,14 @@ class Run:
     One process at a time works on it. ``alone=False`` opens it to look at, also while another works.
     """
 
-    def __init__(self, directory: Path, database_url: str | None = None, alone: bool = True) -> None:
+    def __init__(self, directory: Path, alone: bool = True) -> None:
         self.directory = directory
         self.clips = ClipCache(directory / "clips")
         self._lock: IO[str] | None = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(directory / "run.lock") if alone else None
-            self.database = Database(database_url or f"sqlite:///{directory / 'run.db'}")
+            self.database = Database(f"sqlite:///{directory / 'run.db'}")
             if flaw := self.database.flaw():
                 raise damaged(directory, flaw)
             if self.database.new and self.recipe() is not None:

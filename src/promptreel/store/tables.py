@@ -131,13 +131,10 @@ losses = Table(
 def _keep_details(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE scores ADD COLUMN detail TEXT")
     connection.exec_driver_sql("ALTER TABLE queries ADD COLUMN options JSON")
-
-
-def _keep_aspects(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE clips ADD COLUMN aspect VARCHAR")
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_keep_details, _keep_aspects]
+MIGRATIONS: list[Callable[[Connection], None]] = [_keep_details]
 """What brings an older database up to date, in order, append-only. The first leads from version 1 to 2."""
 VERSION = 1 + len(MIGRATIONS)
 
