@@ -79,7 +79,8 @@ def test_an_empty_query_is_refused() -> None:
         ("a dog -ar 1:1 -no people", "a dog", "people", {"aspect": "1:1"}),
         ("a panda eating -camera pan", "a panda eating, camera pan", "", {"camera": "pan"}),
         ("a cat, camera pan -camera pan", "a cat, camera pan", "", {"camera": "pan"}),
-        ("a dog -camera zoom in on his face", "a dog, camera zoom in on his face", "", {"camera": "zoom in on his face"}),
+        ("a dog -camera zoom in on his face", "a dog, camera zoom in on his face", "",
+         {"camera": "zoom in on his face"}),
         ("a dog -camera static in the garden", "a dog, camera static in the garden", "",
          {"camera": "static in the garden"}),
         ("a dog - camera zoom out - motion 4", "a dog, camera zoom out", "", {"camera": "zoom out", "motion": "4"}),
@@ -106,6 +107,16 @@ def test_an_empty_query_is_refused() -> None:
         ("https://x.y/a.jpg\u4e00\u53ea\u732b", "\u4e00\u53ea\u732b", "", {"debris": "https://x.y/a.jpg"}),
         ("a cat\nSteps: 20, Sampler: Euler, Seed: 7, Size: 512x512", "a cat", "",
          {"debris": "Steps: 20, Sampler: Euler, Seed: 7, Size: 512x512"}),
+        ('"a cat -ar 16:9" -motion 2', "a cat", "", {"aspect": "16:9", "motion": "2"}),
+        ('a cat saying "hi" -neg "blurry, -ar" on a mat', 'a cat saying "hi" on a mat', "blurry, -ar", {}),
+        ('a cat -camera zoom in on the "EXIT" sign', 'a cat, camera zoom in on the "EXIT" sign', "",
+         {"camera": 'zoom in on the "EXIT" sign'}),
+        ("a cat -camera pan-left", "a cat, camera pan-left", "", {"camera": "pan-left"}),
+        ("a cat -zoom-in", "a cat, camera zoom-in", "", {"camera": "zoom-in"}),
+        ("a cat --no dogs. A bird sings", "a cat. A bird sings", "dogs", {}),
+        ("### Prompt\nA cat\n### Negative prompt\ndogs", "Prompt A cat", "dogs", {}),
+        ("Camera: zoom in\nAspect Ratio: 16:9", "Camera: zoom in", "",
+         {"aspect": "16:9", "aside": "Aspect Ratio: 16:9"}),
         # What looks like a flag and is none stays.
         ("R&D on fish&region &copycat", "R&D on fish&region &copycat", "", {}),
         ("Luke 10:1 at 9:16 am, a 3:2 win", "Luke 10:1 at 9:16 am, a 3:2 win", "", {}),
@@ -136,20 +147,26 @@ def test_what_people_type_is_taken_apart(typed: str, text: str, negative: str, o
 
 STAYS = [
     "a man says --no, I will not go", "a door with a sign saying -no entry", "a beach \u2014no people\u2014 at dusk",
-    "BMW GS 1250 driving", "a BMW GS 1250", "ar15 rifle on table", "AR-15 rifle", "an AR 4 headset", "fps 2 shooter game",
-    "a bus -stop in the rain", "a bus -stop", "a music -video of kids", "a man with a -camera in his hand",
-    "a frying -pan of eggs", "a frying -pan", "a clock showing 16:9", "John 16:9 verse", "the score was 16:9 at half time",
-    "<small dog> runs", "<head of a lion>", "<video> of a cat", "if a < b and c > d", "a gothic -style castle on a hill",
-    "model -v8 engine", "Formula 1 -v 6 turbo", "T-800 robot, M-16 rifle", "temperature -5 to -10", "a low -angle shot",
-    "a man -- tired and alone -- walks home", "he drove--fast--home", "I ran --fast and hard", "ls -la | grep -v foo",
-    "git commit --amend -m \"fix\"", "ignore --previous 3 instructions", "def f(x): return x--1", "gin in a ratio of 3:1",
-    "a map at 1:50000 scale", "a 1:1 scale model", "a 5\" screen", "he is 6'2\" tall", ".NET logo next to a .22 rifle",
-    "[wide shot] a desert", "(masterpiece:1.2), 1girl", "by @artist_name, a portrait", "joe@example.com waves",
-    "#cat #dog a video", '{"prompt": "a cat", "ar": "16:9"}', "tokens: <|im_end|> system", "a_b __init__ snake_case",
-    "\u00ab un chat \u00bb dort", "\u201ea\u201c and \u201cb\u201d", "a seed: 3 days later", "don`t stop", "lol:) <3 ^_^ -_-",
-    "he waits for 10 seconds, then dives", "a man with a phone playing audio", "a movie with audio equipment",
-    "\u0915\u094d\u200d\u0937 \u0914\u0930", "\u2764\ufe0f\u200d\U0001f525", "--style anime a girl runs through the rain",
+    "BMW GS 1250 driving", "a BMW GS 1250", "ar15 rifle on table", "AR-15 rifle", "an AR 4 headset",
+    "fps 2 shooter game", "a bus -stop in the rain", "a bus -stop", "a music -video of kids",
+    "a man with a -camera in his hand", "a frying -pan of eggs", "a frying -pan", "a clock showing 16:9",
+    "John 16:9 verse", "the score was 16:9 at half time", "<small dog> runs", "<head of a lion>", "<video> of a cat",
+    "if a < b and c > d", "a gothic -style castle on a hill", "model -v8 engine", "Formula 1 -v 6 turbo",
+    "T-800 robot, M-16 rifle", "temperature -5 to -10", "a low -angle shot", "a man -- tired and alone -- walks home",
+    "he drove--fast--home", "I ran --fast and hard", "ls -la | grep -v foo", 'git commit --amend -m "fix"',
+    "ignore --previous 3 instructions", "def f(x): return x--1", "gin in a ratio of 3:1", "a map at 1:50000 scale",
+    "a 1:1 scale model", 'a 5" screen', "he is 6'2\" tall", ".NET logo next to a .22 rifle", "[wide shot] a desert",
+    "(masterpiece:1.2), 1girl", "by @artist_name, a portrait", "joe@example.com waves", "#cat #dog a video",
+    '{"prompt": "a cat", "ar": "16:9"}', "tokens: <|im_end|> system", "a_b __init__ snake_case",
+    "\u00ab un chat \u00bb dort", "\u201ea\u201c and \u201cb\u201d", "a seed: 3 days later", "don`t stop",
+    "lol:) <3 ^_^ -_-", "he waits for 10 seconds, then dives", "a man with a phone playing audio",
+    "a movie with audio equipment", "\u0915\u094d\u200d\u0937 \u0914\u0930", "\u2764\ufe0f\u200d\U0001f525",
+    "--style anime a girl runs through the rain",
     "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f flag", "wait... what?! no!!",
+    '"--ar 16:9" written on a wall', 'a sign reading "-neg blurry"', 'a sign reading "no -neg" in red',
+    'Movie poster, title "AR 16:9"', "a panda --pan-asian food", "a -pan-fried fish", "a 3-no-trump hand",
+    "a seed123abc", "yes--no, maybe", "Genesis 16:9", "16mm -film look", "<user> and <a cat>", "a man :smile:",
+    "cat::2 dog::-1", "e\u0301t\u00e9",
 ]  # fmt: skip
 
 
@@ -158,29 +175,32 @@ def test_what_is_not_surely_a_flag_stays(typed: str) -> None:
     assert queries.parse_query(typed) == Query(typed)
 
 
-ORDINARY = """a the in of no test fast video style camera motion negative ratio seed stop raw loop ar gs fps speed size
-image end public draft pan zoom red ball well-known T-rex don't 3 42 16 9 it's \u732b \u0643\u0644\u0628 caf\u00e9""".split()
+ORDINARY = """a the in of no test fast video style camera motion negative ratio seed stop raw loop ar gs fps speed
+size image end public draft pan zoom red ball well-known T-rex don't 3 42
+16 9 it's \u732b \u0643\u0644\u0628 caf\u00e9""".split()
 
 
-@given(st.lists(st.sampled_from(ORDINARY), min_size=1, max_size=12).map(" ".join))
-def test_plain_words_stay_as_they_are(typed: str) -> None:
-    assert queries.parse_query(typed) == Query(typed)
+@given(st.lists(st.sampled_from(ORDINARY), min_size=1, max_size=12))
+def test_plain_words_stay_as_they_are(typed: list[str]) -> None:
+    text = " ".join([*typed, "home"])  # at the end "gs 3" would be a flag
+    assert queries.parse_query(text) == Query(text)
 
 
 PIECES = st.one_of(
     st.text(max_size=30),
-    st.sampled_from(
-        "a cat|--ar 16:9|-neg bad, worse|-camera zoom in|seed12|&amp;lt;b&gt;|**|<br>|, |-motion|-gs 20|\u201cwow|--no"
-        "|with epic music|with background music|in mp4|https://x.y/z|-w 5|-- |-h|for 3 seconds|\n\n|\u200b"
-        "|-ar 16:9-motion 2|- ar 9:16|ar16:9|in 9:16 format|-zoom out|-style anime|--sref|--new 4|Negative prompt: bad"
-        '|<p class="x">|<!-- no -->|@you|<@12>|/imagine|prompt:|(Image: 1 Attachment)|(fast)|&nbsp|&#39;|\u200d|\ud800'
-        '|\u4e00\u53ea\u732b|\u0645\u06cc\u200c\u0631\u0648\u062f|\U0001f600|"",""|- list|24 fps|for|()|16:9|a bus -stop|BMW GS 1250|AR-15'
-        "|wo\u200bnder|--style van gogh|cat--ar 1:1|\nA dog|-no way|--no, I|<small dog>|gs 12|fps 24|-camera|--style"
-        "|-camera pan|-hd|--fast|\uff0c-neg \u6a21\u7cca|. Then|(16:9)|vertical 9:16|Negative prompt:\n|--sref 12|-pan".split(
-            "|"
-        )
-    ),
-)
+    st.sampled_from([
+        "a cat", "--ar 16:9", "-neg bad, worse", "-camera zoom in", "seed12", "&amp;lt;b&gt;", "**", "<br>", ", ",
+        "-motion", "-gs 20", "\u201cwow", "--no", "with epic music", "with background music", "in mp4",
+        "https://x.y/z", "-w 5", "-- ", "-h", "for 3 seconds", "\n\n", "\u200b", "-ar 16:9-motion 2", "- ar 9:16",
+        "ar16:9", "in 9:16 format", "-zoom out", "-style anime", "--sref", "--new 4", "Negative prompt: bad",
+        '<p class="x">', "<!-- no -->", "@you", "<@12>", "/imagine", "prompt:", "(Image: 1 Attachment)", "(fast)",
+        "&nbsp", "&#39;", "\u200d", "\ud800", "\u4e00\u53ea\u732b", "\u0645\u06cc\u200c\u0631\u0648\u062f",
+        "\U0001f600", '"",""', "- list", "24 fps", "for", "()", "16:9", "a bus -stop", "BMW GS 1250", "AR-15",
+        "wo\u200bnder", "--style van gogh", "cat--ar 1:1", "\nA dog", "-no way", "--no, I", "<small dog>", "gs 12",
+        "fps 24", "-camera", "--style", "-camera pan", "-hd", "--fast", "\uff0c-neg \u6a21\u7cca", ". Then", "(16:9)",
+        "vertical 9:16", "Negative prompt:\n", "--sref 12", "-pan",
+    ]),
+)  # fmt: skip
 TYPED = st.lists(PIECES, max_size=12).map(" ".join)
 
 
@@ -294,7 +314,7 @@ def test_time_grows_with_the_length(piece: str) -> None:
 def test_a_document_is_not_taken_apart() -> None:
     """A server is sent 256 KiB; what no prompt could keep is not worth the time."""
     began = time.process_time()
-    with pytest.raises(QueryError, match="4681[0-9] words; at most 2000"):
+    with pytest.raises(QueryError, match=r"46814 words; at most 2000"):
         queries.ask_for("a, --ar " * 23_407)
     assert time.process_time() - began < 1
 

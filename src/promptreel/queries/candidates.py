@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
-from promptreel.queries.signs import COLONS, DASH, LINK, QUOTATION, QUOTED, SEPARATORS, URL, WIDE, past
+from promptreel.queries.signs import CITED, COLONS, DASH, LINK, QUOTATION, QUOTED, SEPARATORS, URL, WIDE, past
 
 FLAGS = {
     "ar": "aspect", "aspect": "aspect", "aspect_ratio": "aspect", "aspect-ratio": "aspect", "ratio": "aspect",
@@ -56,11 +56,13 @@ _END = rf"(?=[\s,;)\]}}|\"'\u201d{WIDE}]|[.:\uff1a](?!\d)|$|(?<=\d){DASH}{{1,2}}
 _FIGURE = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _SCREEN = r"(?:16|21)[:\uff1a]9|9[:\uff1a]16"
 _HEAD = re.compile(
-    rf"(?P<url>{URL})"
-    rf"|(?P<label>(?:(?<![^\s,.;]){DASH}{{0,2}} ?negative[ _-]?prompts?|(?<![^\n])negatives?) ?[:=\uff1a])"
+    rf"(?P<skip>{URL}|{CITED})"
+    rf"|(?P<label>(?:(?<![^\s,.;]){DASH}{{0,2}} ?negative[ _-]?prompts?|(?<![^\n])negatives?) ?[:=\uff1a]"
+    r"|(?<![^\n])#{0,6} ?negative prompts?(?=\n))"
     rf"|(?:(?<!{DASH})(?P<double>{DASH}{{2}}|\u2014)|(?<![^{_BREAK}])(?P<single>{DASH}))(?P<gap> ?)"
     r"(?P<name>[A-Za-z]+(?:[_-][A-Za-z]+)?)(?![^\W\d])"
-    rf"|(?<![\w-])(?<!\ba )(?<!\ban )(?<!\bthe )(?<!\bof )(?:(?:at|with) )?(?P<bare>ar|gs|fps)(?={DASH}?[ :=]{{0,2}}\d)"
+    r"|(?<![\w-])(?<!\ba )(?<!\ban )(?<!\bthe )(?<!\bof )(?:(?:at|with) |/)?"
+    rf"(?P<bare>ar|gs|fps)(?={DASH}?[ :=]{{0,2}}\d)"
     rf"|(?<![\w-])seed(?:(?P<glued>\d{{2,12}})| ?[:=\uff1a] ?(?P<seed>\d{{1,12}})){_END}"
     rf"|(?<![A-Za-z0-9_:.,/-])(?P<screen>{_SCREEN})(?![:\w]| ?(?:[ap]\.?m\b|o'?clock))",
     re.IGNORECASE,
@@ -74,12 +76,13 @@ _LEVEL = re.compile(r"[ ]?[:=]?[ ]?(low|medium|high)\b", re.IGNORECASE)
 _CODES = re.compile(rf"[ ]?[:=]?(?: ?(?:{URL}|random\b|\d[\d:.]*{_END}))+", re.IGNORECASE)
 _BARE_NUMBER = re.compile(rf"{DASH}?[ :=]{{0,2}}(\d{{1,4}}){_END}")
 _CLAUSE_END = re.compile(r"[,;.\n|\uff0c\u3002\uff1b]")
-_PACE = r"(?:(?:very|slow(?:ly)?|fast|quick(?:ly)?|smooth(?:ly)?|gentl[ey]) )*"
+_PACE = r"(?:(?:very|slow(?:ly)?(?: motion)?|fast|quick(?:ly)?|smooth(?:ly)?|gentl[ey]) )*"
 _MOVES = "zoom|pan|tilt|rotate|roll|truck|dolly|pedestal|orbit|crane|track|static|still|handheld|fixed|push|pull|arc"
 _WAY = r"up|down|left|right|forwards?|backwards?|(?:counter-?|anti-?)?clockwise|a?c?cw"
 _MOVE = (
-    rf"{_PACE}(?:(?:zoom|dolly|push|pull|truck|crane)(?:e?s|ing)? (?:in|out|back)\b"
-    rf"|(?:{_MOVES}|panning|rotating)(?:e?s|ing)?(?: shot)?\b)(?: (?:(?:to )?(?:the )?(?:{_WAY})|slowly|fast)\b)*"
+    rf"{_PACE}(?:(?:zoom|dolly|push|pull|truck|crane)(?:e?s|ing)?[ _-](?:in|out|back)(?![A-Za-z])"
+    rf"|(?:{_MOVES}|panning|rotating)(?:e?s|ing)?(?: shot)?)"
+    rf"(?:[ _-](?:(?:to )?(?:the )?(?:{_WAY})|slowly|fast)(?![A-Za-z]))*(?![A-Za-z]|[_-][A-Za-z])"
 )
 _CAMERA = re.compile(
     rf"[ ]?[:=\uff1a]?[ ]?({_MOVE}(?:,? (?:and |then )*{_MOVE}| and (?:in|out|{_WAY})\b)*)", re.IGNORECASE
@@ -141,7 +144,7 @@ def candidates(text: str) -> list[Flag]:
     """All candidates of a text, from left to right; none is within another."""
     flags, at = [], 0
     while head := _HEAD.search(text, at):
-        flag = None if head["url"] else _dashed(head) if head["name"] else _plain(head)
+        flag = None if head["skip"] else _dashed(head) if head["name"] else _plain(head)
         if flag:
             flags.append(flag)
         at = flag.end if flag else head.end()
@@ -152,7 +155,7 @@ def _plain(head: re.Match[str]) -> Flag | None:
     """A flag without dashes: ``ar 16:9``, ``gs 20``, ``seed123``, a lone ``16:9``, ``Negative prompt:``."""
     text, (start, end) = head.string, head.span()
     if head["label"]:
-        return Flag(start, end, "negative", "", Trust.SURE)
+        return Flag(start, past(text, end, " \n"), "negative", "", Trust.SURE)
     if number := head["glued"] or head["seed"]:
         closed = head["glued"] or text[end : end + 1] in ("", *",;.)]\n")
         return Flag(start, end, "seed", number, Trust.SURE if closed else Trust.LAST)
@@ -209,16 +212,18 @@ def _numbered(dashed: Dashed) -> Flag | None:
 def _camera(dashed: Dashed) -> Flag | None:
     """``-camera zoom in``, or ``-zoom in``. A move goes on where it says too little: ``zoom in on``."""
     text = dashed.text
-    direct = dashed.name in _MOVES.split("|")
+    direct = re.split("[_-]", dashed.name)[0] in _MOVES.split("|")
     if not (direct or dashed.setting == "camera"):
         return None
     at = dashed.end - len(dashed.name) if direct else dashed.end
     if move := _CAMERA.match(text, at):
         end = _clause(text, move.end()) if _GOES_ON.match(text, move.end()) else move.end()
-        trust = Trust.SURE if dashed.two or not direct else Trust.LAST if " " in move[1] else Trust.BESIDE
+        trust = Trust.SURE if dashed.two or not direct else Trust.LAST if re.search("[ _-]", move[1]) else Trust.BESIDE
         return dashed.flag("camera", text[move.start(1) : end].strip(), end, trust)
+    if not direct and (quoted := QUOTED.match(text, past(text, at, LINK))):
+        return dashed.flag("camera", quoted.group().strip(QUOTATION), quoted.end(), Trust.SURE)
     end = _clause(text, at)
-    value = text[at:end].strip(" :=\uff1a")
+    value = text[at:end].strip(LINK)
     return dashed.flag("camera", value, end, Trust.SURE) if value and dashed.two and not direct else None
 
 
@@ -230,7 +235,9 @@ def _negative_head(dashed: Dashed) -> Flag | None:
     following = text[end : end + 200].replace("\n", " ").lstrip(" :=\uff1a")
     valued = following[:1] not in ("", *SEPARATORS)
     if dashed.name in ("no", "negative") and not dashed.two:  # words like any other
-        listed = "," in following and text[max(0, dashed.start - 2) : dashed.start].rstrip(" ")[-1:] in (
+        listed = re.search("[,\uff0c\u3001\u060c]", following) and text[max(0, dashed.start - 2) : dashed.start].rstrip(
+            " "
+        )[-1:] in (
             "",
             *SEPARATORS,
         )
@@ -289,7 +296,7 @@ def _worded(dashed: Dashed) -> Flag | None:
 def _clause(text: str, at: int) -> int:
     """Where a clause ends: at a comma, a line end, or a flag."""
     head = _HEAD.search(text, at)
-    while head and head["single"] and head["name"].lower() not in FLAGS:
+    while head and (head["skip"] or (head["single"] and head["name"].lower() not in FLAGS)):
         head = _HEAD.search(text, head.end())
     end = head.start() if head else len(text)
     stop = _CLAUSE_END.search(text, at, end)

@@ -51,7 +51,7 @@ _ASIDES = re.compile(
     r"narration)(?:\s+of\s+[\w' -]{1,40}?)?\s*(?=[,;.!?\n]|$)"
     r"|(?:in|as|to|output|export(?:ed)?(?:\s+as)?|format:?|resolution:?|render(?:ed)?\s+(?:in|at))\s+(?:an?\s+)?"
     r"(?:mp4|mov|gif|avi|webm|\d{3,4}p)(?:\s+(?:format|video|file|resolution))?\s*(?=[,;.!?\n]|$)"
-    r"|(?:at\s+)?\d{1,3}\s?(?:fps|frames\s+per\s+second)\s*(?=[,;.!?\n]|$)"
+    r"|(?:(?:at|in|with)\s+)?\d{1,3}\s?(?:fps|frames\s+per\s+second)\s*(?=[,;.!?\n]|$)"
     r"|(?:(?:duration|length)\s?[:=]?|lasting|make\s+it)\s+\d+(?:\.\d+)?[\s-]?(?:s|sec(?:ond)?s?|min(?:ute)?s?)"
     r"(?:\s+(?:long|duration))?\s*(?=[,;.!?\n]|$)"
     r"|(?:for|of)\s+\d+(?:\.\d+)?\s*(?:seconds?|secs?|minutes?)(?:\s+(?:long|duration))?\s*(?=[.!?]*\s*(?:\n|$)))",
@@ -60,8 +60,8 @@ _ASIDES = re.compile(
 _SHAPE = r"(\d{1,2}(?:\.\d+)?)\s?[:x/\uff1a]\s?(\d{1,2})\b(?![:\d])"
 _SCREEN = r"(16|9|4|3|21|5)\s?[:x/]\s?(9|16|3|4|5)\b(?![:\d])"
 _RATIO = re.compile(
-    r"(?:\b(?:in|with|at)\s+(?:an?\s+)?)?(?:"
-    rf"(?<!-)\baspect(?:[ -]?ratio\s*(?:of|is)?\s*[:=]?|\s?[:=])\s*{_SHAPE}|"
+    r"(?:\b(?:in|with|at) (?:an? )?)?(?:"
+    rf"{DASH}{{0,2}}\baspect(?:[ -]?ratio\s*(?:of|is)?\s*[:=]?|\s?[:=])\s*{_SHAPE}|"
     rf"(?<!-)\bratio\s*(?:of|is)?\s*[:=]?\s*{_SCREEN}|"
     rf"(?<![\d:.])(?<!ar[ :=]){_SHAPE}\s+aspect(?:[ -]?ratio)?\b|"
     rf"(?<![\d:.])(?<!ar[ :=]){_SCREEN}\s+(?:ratio|format)\b)",
@@ -117,8 +117,10 @@ def take_shapes(text: str, found: dict[str, list[str]]) -> str:
 
 def tidy(text: str) -> str:
     """A text without stray quotes and punctuation at its ends, doubled separators, and brackets that hold nothing."""
-    text = re.sub(r"(?<=[,;.!?]) \.(?=\s|$)", "", squeeze(text))  # what was between two ends of sentences is gone
-    text = re.sub(r" ([,;.!?]+)(?=\s|$)", r"\1", text)
+    text = re.sub(
+        r"(?<=\S[,;.!?]) \.(?=\s|$)(?! \.)", "", squeeze(text)
+    )  # what was between two ends of sentences is gone
+    text = re.sub(r" (?:([,;.!?]+)(?=\s|$)|([\u0964\u3001\u3002\uff0c\uff1b\uff01\uff1f]))", r"\1\2", text)
     text = _without_empty_brackets(text)
     text = re.sub(r"([,;])(?:\s*[,;])+", r"\1", text)
     text = re.sub(r"[,;]([.!?])(?=\s|$)", r"\1", text)

@@ -10,9 +10,9 @@ import re
 from itertools import pairwise
 
 from promptreel.queries.candidates import Flag, Trust, candidates
-from promptreel.queries.signs import COLONS, LINK, QUOTATION, QUOTED, SEPARATORS, past
+from promptreel.queries.signs import LINK, QUOTATION, QUOTED, SEPARATORS, past
 
-_STOP = re.compile(r"[.!?][\"'\u201d\u2019)]* +(\w)|\u3002")
+_STOP = re.compile(r"[.!?][\"'\u201d\u2019)]* +(\w)|[\u3002\uff01\uff1f\u0964]")
 
 
 def take_flags(text: str, found: dict[str, list[str]]) -> str:
@@ -55,10 +55,8 @@ def _alone(text: str, flag: Flag) -> bool:
 
 def _negative(text: str, at: int, limit: int) -> tuple[int, str]:
     """Where the value of a negative ends, and the value: with its quotation, its line or its sentence, and where the
-    next flag begins at the latest. Behind ``Negative prompt:`` at the end of a line it is the next line.
+    next flag begins at the latest.
     """
-    if text[at - 1] in COLONS:
-        at = past(text, at, " \n")
     at = past(text, at, LINK)
     if quoted := QUOTED.match(text, at):
         return quoted.end(), quoted.group().strip(QUOTATION)

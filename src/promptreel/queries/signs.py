@@ -21,6 +21,10 @@ COLONS = (":", "=", "\uff1a")
 LINK = " :=\uff1a"
 """What may stand between a flag and its value."""
 QUOTED = re.compile("|".join(f"{begin}[^{begin}{end}\n]+{end}(?!\\w)" for begin, end in QUOTES.items()))
+CITED = "|".join(
+    rf"(?<!\w){begin}[^{begin}{end}\n]+{end}(?!\w)" for begin, end in QUOTES.items() if begin not in "'`\u2018"
+)
+"""What stands in quotes as others must read it, as on a sign; what may be apostrophes says nothing."""
 
 
 def past(text: str, at: int, signs: str) -> int:
