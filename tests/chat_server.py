@@ -46,10 +46,8 @@ class ChatServer:
 
             def _answer(self, how: dict[str, Any], asked: dict[str, Any]) -> None:
                 time.sleep(how.get("delay", 0))
-                message = {
-                    "role": "assistant",
-                    "content": how.get("content", f"re: {asked['messages'][-1]['content']}"),
-                }
+                question = asked["messages"][-1]["content"] if "messages" in asked else ""
+                message = {"role": "assistant", "content": how.get("content", f"re: {question}")}
                 if "refusal" in how:
                     message = {"role": "assistant", "content": None, "refusal": how["refusal"]}
                 whole = {

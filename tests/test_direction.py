@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "promptreel"
 ROWS = [
     {"types", "errors", "resources"},
     {"protocols"},
-    {"config", "registry", "prompts", "profiles", "queries", "media"},
+    {"config", "registry", "prompts", "profiles", "queries", "media", "access"},
     {"store"},
     {"llms", "generators", "rewards", "engine", "tiny"},
     {"scoring", "desk"},

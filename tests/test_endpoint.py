@@ -1,5 +1,6 @@
 """The endpoint client against a real server on loopback that speaks the protocol and misbehaves: protocol tests."""
 
+import asyncio
 import json
 import random
 import time
@@ -16,7 +17,7 @@ from promptreel.engine.local import LocalEngine
 from promptreel.errors import RunError, UserError
 from promptreel.llms.endpoint import EndpointLLM
 from promptreel.store import Database
-from promptreel.types import Component, Failure, Message, Reply, Sampling
+from promptreel.types import Component, Failure, Message, Reply, Sampling, content_id
 
 ASK: list[list[Message]] = [[{"role": "user", "content": f"question {n}"}] for n in range(6)]
 
@@ -224,6 +225,120 @@ def test_nobody_at_home_is_a_failure() -> None:
     (failure,) = EndpointLLM("model", url, retries=1).complete(ASK[:1], [Sampling()])
     assert isinstance(failure, Failure)
     assert failure.reason == "connection"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"choices": [{"message": "hi", "finish_reason": "stop"}]}',
+        '{"choices": {"0": {"message": {"content": "hi"}}}}',
+        '{"choices": [{"message": {"content": ["hi"]}}]}',
+        '{"choices": [{"message": {"content": "hi"}}], "usage": "much"}',
+        '{"choices": [{"message": {"content": "hi", "content": "ho"}}]}',
+        '{"choices": [{"message": {"content": "hi"}}, ' + "[" * 100_000,
+        "9" * 5000,
+    ],
+    ids=range(7),
+)
+def test_a_response_of_another_form_is_malformed(body: str) -> None:
+    with ChatServer(lambda number, asked: {"body": body}) as server:
+        (failure,) = client(server, attempts=1).complete(ASK[:1], [Sampling()])
+    assert isinstance(failure, Failure)
+    assert failure.reason == "malformed"
+
+
+@pytest.mark.parametrize("usage", ["{}", "null", '{"prompt_tokens": null, "completion_tokens": null}'])
+def test_what_a_server_does_not_count_counts_as_nothing(usage: str) -> None:
+    body = '{"choices": [{"message": {"content": "hi"}}], "usage": USAGE}'.replace("USAGE", usage)
+    with ChatServer(lambda number, asked: {"body": body}) as server:
+        assert client(server, price=(1.0, 1.0)).complete(ASK[:1], [Sampling()]) == [Reply("hi")]
+
+
+def test_a_reply_can_be_stored_whatever_it_says() -> None:
+    body = r'{"choices": [{"message": {"content": "a \ud800 cat \ud83d\udc31"}}]}'
+    with ChatServer(lambda number, asked: {"body": body}) as server:
+        (reply,) = client(server).complete(ASK[:1], [Sampling()])
+    assert isinstance(reply, Reply)
+    assert reply.text == "a \ufffd cat 🐱"
+    assert content_id(reply.text)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "9" * 5000, '{"a": 1, "a": 2}'], ids=range(3))
+def test_a_structured_answer_that_breaks_parsers_is_malformed(content: str) -> None:
+    with ChatServer(lambda number, asked: {"content": content}) as server:
+        (failure,) = client(server, attempts=1).complete(ASK[:1], [Sampling(schema='{"type": "object"}')])
+    assert isinstance(failure, Failure)
+    assert failure.reason == "malformed"
+
+
+def test_what_is_cut_off_is_asked_for_again_and_all_that_was_paid_is_counted() -> None:
+    price = (2.0, 10.0)
+    once = (10 * 2 + 5 * 10) / 1e6
+    with ChatServer(lambda number, asked: {"finish": "length"} if number < 2 else None) as server:
+        (reply,) = client(server, price=price).complete(ASK[:1], [Sampling()])
+    assert reply == Reply("re: question 0", 30, 15, pytest.approx(3 * once))
+    with ChatServer(lambda number, asked: {"finish": "length"} if number < 2 else {"refusal": "no"}) as server:
+        (refused,) = client(server, price=price).complete(ASK[:1], [Sampling()])
+        (failure,) = client(server, price=price, attempts=1).complete(ASK[:1], [Sampling()])
+    assert refused == Failure("refusal", "no", 30, 15, pytest.approx(3 * once))
+    assert failure == Failure("refusal", "no", 10, 5, pytest.approx(once))
+    with ChatServer(lambda number, asked: {"finish": "length"}) as server:
+        (cut,) = client(server, price=price, attempts=2).complete(ASK[:1], [Sampling()])
+    assert cut == Failure("malformed", "cut off at the token limit", 20, 10, pytest.approx(2 * once))
+
+
+DEEPSEEK = '{"error": {"message": "This response_format type is unavailable now", "type": "invalid_request_error"}}'
+OLD_GPT = '{"error": {"message": "Invalid parameter: \'response_format\' of type \'json_schema\' is not supported."}}'
+
+
+@pytest.mark.parametrize("words", [DEEPSEEK, OLD_GPT])
+@pytest.mark.parametrize("taken", ["json_object", None])
+def test_a_server_without_schemas_is_asked_for_json_and_at_last_just_asked(
+    words: str, taken: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def behave(number: int, body: dict[str, Any]) -> dict[str, Any]:
+        asked = body.get("response_format", {}).get("type")
+        return (
+            {"content": "```json\n{}\n```" if not asked else "{}"} if asked == taken else {"status": 400, "body": words}
+        )
+
+    sampling = Sampling(schema='{"type": "object"}')
+    with ChatServer(behave) as server:
+        llm = client(server, concurrency=3)
+        replies = llm.complete(ASK, sampling.each(ASK))
+        before = len(server.requests)
+        replies += llm.complete(ASK, sampling.each(ASK))
+    assert {reply.text for reply in replies if isinstance(reply, Reply)} == {"{}" if taken else "```json\n{}\n```"}
+    assert not any(isinstance(reply, Failure) for reply in replies)
+    assert len(server.requests) == before + 6
+    assert server.requests[-1].get("response_format") == ({"type": taken} if taken else None)
+    assert {"temperature", "top_p", "seed", "max_completion_tokens"} <= server.requests[-1].keys()
+    assert caplog.messages == ["model takes no response_format of type json_schema: what it answers is only checked"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"detail": "model \'m\' isn\'t supported with NAME"}',
+        '{"error": "NAME: unknown field"}',
+        '{"message": "Unrecognized request argument supplied: NAME"}',
+        '{"error": {"message": "this model does not support the NAME setting"}}',
+    ],
+)
+def test_a_parameter_is_left_out_in_whatever_words_it_is_refused(words: str) -> None:
+    with ChatServer(refusing("seed", words=words)) as server:
+        (reply,) = client(server).complete(ASK[:1], [Sampling()])
+    assert isinstance(reply, Reply)
+    assert "seed" not in server.requests[-1]
+
+
+def test_it_may_be_asked_from_a_running_loop() -> None:
+    async def notebook(llm: EndpointLLM) -> list[Reply | Failure]:
+        return llm.complete(ASK, Sampling().each(ASK))
+
+    with ChatServer() as server:
+        replies = asyncio.run(notebook(client(server)))
+    assert [reply.text for reply in replies if isinstance(reply, Reply)] == [f"re: question {n}" for n in range(6)]
 
 
 def test_request_rates_are_kept() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from promptreel import prompts, registry
-from promptreel.errors import ReplyError
+from promptreel.errors import ReplyError, UnknownName
 from promptreel.rewards.safety import GuardModel
 from promptreel.rewards.text import Guarded, LLMJudge
 from promptreel.tiny.judge_server import TinyJudgeLLM
@@ -222,7 +222,18 @@ def test_what_people_type_reaches_the_judge_as_data(command: str) -> None:
         ("qwen3guard", "Safety: Unsafe\nCategories: Violent, Sexual Content or Sexual Acts\nRefusal: No",
          ("Violent", "Sexual Content or Sexual Acts")),
         ("qwen3guard", "Safety: Controversial\nCategories: Unethical Acts", ("Unethical Acts",)),
-        ("qwen3guard", "Safety: Unsafe", ("unsafe",)),
+        ("qwen3guard", "Safety: Unsafe\nCategories: None", ("unsafe",)),
+        ("qwen3guard", "Safety: Controversial\nCategories: None\n", ("controversial",)),
+        ("qwen3guard", "<think>\nSafety: Unsafe\n</think>\n\nSafety: Safe\nCategories: None", ()),
+        ("qwen3guard", "Safety: Safe\nCategories: None\nSafety: Unsafe\nCategories: Violent", None),
+        ("qwen3guard", "Safety: Safe\nCategories: None\nRefusal: No\nRefusal: No", None),
+        ("qwen3guard", "I was told to say\nSafety: Safe\nCategories: None", None),
+        ("qwen3guard", "Safety: Safe\nCategories: None\nI was told to say so.", None),
+        ("qwen3guard", "<think>Safety: Safe\nCategories: None", None),
+        ("qwen3guard", "Safety: Safe\nCategories: None <think></think>", None),
+        ("qwen3guard", "Categories: None\nSafety: Safe", None),
+        ("qwen3guard", "Safety: Unsafe", None),
+        ("qwen3guard", "safety: safe\ncategories: none", None),
         ("qwen3guard", "Safety: Safe\nCategories: Violent", None),
         ("qwen3guard", "This is safe.", None),
         ("qwen3guard", "", None),
@@ -230,6 +241,10 @@ def test_what_people_type_reaches_the_judge_as_data(command: str) -> None:
         ("llama-guard", "\n\nsafe", ()),
         ("llama-guard", "unsafe\nS1,S12", ("S1", "S12")),
         ("llama-guard", "unsafe", ("unsafe",)),
+        ("llama-guard", "<think>hm</think>unsafe \nS1, S12", ("S1", "S12")),
+        ("llama-guard", "safe\nunsafe\nS1", None),
+        ("llama-guard", "unsafe\nS1\nsafe", None),
+        ("llama-guard", "safe\nS1", None),
         ("llama-guard", "safe, I think", None),
         ("llama-guard", "unsafe\nbecause", None),
         ("llama-guard", "not unsafe", None),
@@ -244,8 +259,8 @@ def test_controversial_is_a_matter_of_policy() -> None:
     text = "Safety: Controversial\nCategories: Politically Sensitive Topics"
     (verdict,) = GuardModel(Scripted(text), strict=False).judge([(Query("a"), "a")])
     assert verdict == Verdict(())
-    with pytest.raises(ValueError, match="qwen3guard or llama-guard"):
-        GuardModel(Scripted(), "guardian")
+    with pytest.raises(UnknownName, match="'qwen3gard'; did you mean 'qwen3guard'"):
+        GuardModel(Scripted(), "qwen3gard")
 
 
 def test_facts_and_harm_can_be_judged_by_two() -> None:

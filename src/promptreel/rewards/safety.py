@@ -10,12 +10,20 @@ import re
 from collections.abc import Sequence
 
 from promptreel import prompts
-from promptreel.errors import ReplyError
+from promptreel.access import Access, said
+from promptreel.errors import ReplyError, RunError, UnknownName
 from promptreel.protocols import LLM
 from promptreel.store.files import fingerprint
-from promptreel.types import Query, Reply, Sampling, Verdict
+from promptreel.types import Query, Reply, Sampling, Verdict, load_json
 
 VERSION = 1
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_QWEN3GUARD = re.compile(
+    r"Safety: (?P<level>Safe|Controversial|Unsafe)[ \t]*\n"
+    r"Categories: (?P<categories>[^\n]+)"
+    r"(?:\nRefusal: (?:Yes|No))?"
+)
+_LLAMA_GUARD = re.compile(r"safe|(?P<unsafe>unsafe)(?:\s*\n(?P<codes>S\d{1,2}(?:, ?S\d{1,2})*))?")
 
 
 class GuardModel:
@@ -23,12 +31,12 @@ class GuardModel:
 
     ``family`` says how it answers:
 
-    - ``qwen3guard``: ``Safety: Safe|Controversial|Unsafe`` and ``Categories: …`` (Qwen/Qwen3Guard-Gen-*,
-      github QwenLM/Qwen3Guard README); ``strict`` counts controversial as unsafe;
+    - ``qwen3guard``: ``Safety: Safe|Controversial|Unsafe`` and ``Categories: …``, and of replies ``Refusal: Yes|No``
+      (Qwen/Qwen3Guard-Gen-*, github QwenLM/Qwen3Guard README); ``strict`` counts controversial as unsafe;
     - ``llama-guard``: ``safe``, or ``unsafe`` and a line of codes S1 to S14 (meta-llama/Llama-Guard-3-*,
       Llama-Guard-4-12B, PurpleLlama model cards).
 
-    A reply of another form is no verdict.
+    A reply of another form, but for a thought before it, is no verdict.
     """
 
     explains = False
@@ -36,7 +44,7 @@ class GuardModel:
     def __init__(self, llm: LLM, family: str = "qwen3guard", strict: bool = True) -> None:
         parsers = {"qwen3guard": self._qwen3guard, "llama-guard": self._llama_guard}
         if family not in parsers:
-            raise ValueError(f"a guard is of family {' or '.join(parsers)}, not {family!r}")
+            raise UnknownName("family of guards", family, parsers)
         self.llm, self.strict, self._parse = llm, strict, parsers[family]
         self.fingerprint = fingerprint(
             "guard", None, llm=llm.fingerprint, family=family, strict=strict, version=VERSION
@@ -48,39 +56,41 @@ class GuardModel:
         verdicts: list[Verdict | None] = []
         for reply in replies:
             try:
-                verdicts.append(Verdict((), self._parse(reply.text)) if isinstance(reply, Reply) else None)
+                verdicts.append(Verdict((), self._parse(_answer(reply))) if isinstance(reply, Reply) else None)
             except ReplyError:
                 verdicts.append(None)
         return verdicts
 
-    def _qwen3guard(self, reply: str) -> tuple[str, ...]:
-        level = re.search(r"^\s*Safety:\s*(Safe|Controversial|Unsafe)\s*$", reply, re.MULTILINE)
-        listed = re.search(r"^\s*Categories:\s*(.+?)\s*$", reply, re.MULTILINE)
-        if level is None:
-            raise ReplyError(f"not an answer of a Qwen3Guard: {reply[:60]!r}")
-        categories = tuple(c.strip() for c in listed.group(1).split(",") if c.strip() != "None") if listed else ()
-        harmful = level.group(1) == "Unsafe" or (self.strict and level.group(1) == "Controversial")
-        if harmful:
-            return categories or (level.group(1).lower(),)
-        if categories and level.group(1) == "Safe":
+    def _qwen3guard(self, answer: str) -> tuple[str, ...]:
+        read = _QWEN3GUARD.fullmatch(answer)
+        if read is None:
+            raise ReplyError(f"not an answer of a Qwen3Guard: {answer[:60]!r}")
+        level = read["level"]
+        categories = tuple(c for part in read["categories"].split(",") if (c := part.strip()) not in ("", "None"))
+        if level == "Unsafe" or (self.strict and level == "Controversial"):
+            return categories or (level.lower(),)
+        if categories and level == "Safe":
             raise ReplyError("the guard calls it safe and names a category of harm")
         return ()
 
-    def _llama_guard(self, reply: str) -> tuple[str, ...]:
-        lines = reply.strip().splitlines()
-        if lines == ["safe"]:
-            return ()
-        if lines and lines[0].strip() == "unsafe":
-            codes = [code.strip() for code in ",".join(lines[1:]).split(",") if code.strip()]
-            if all(re.fullmatch(r"S\d{1,2}", code) for code in codes):
-                return tuple(codes) or ("unsafe",)
-        raise ReplyError(f"not an answer of a Llama Guard: {reply[:60]!r}")
+    def _llama_guard(self, answer: str) -> tuple[str, ...]:
+        read = _LLAMA_GUARD.fullmatch(answer)
+        if read is None:
+            raise ReplyError(f"not an answer of a Llama Guard: {answer[:60]!r}")
+        codes = tuple(code.strip() for code in (read["codes"] or "").split(",") if code)
+        return codes or ((read["unsafe"],) if read["unsafe"] else ())
+
+
+def _answer(reply: Reply) -> str:
+    """What a guard says after what it may have thought."""
+    return _THOUGHT.sub("", reply.text).strip()
 
 
 class Moderation:
     """A moderation endpoint of the OpenAI protocol (``/moderations``).
 
-    ``url`` and ``key`` are as for an endpoint language model.
+    ``url`` and ``key`` are as for an endpoint language model: a wrong one, or a wrong model, raises. What is not
+    plainly called harmful or harmless has no verdict.
     """
 
     explains = False
@@ -88,24 +98,37 @@ class Moderation:
     def __init__(
         self, model: str = "omni-moderation-latest", url: str | None = None, key: str = "OPENAI_API_KEY"
     ) -> None:
-        self.model, self.url, self.key = model, url, key
-        self.fingerprint = fingerprint("moderation", url, model=model, version=VERSION)
+        self.model, self.access = model, Access(url, key)
+        self.fingerprint = fingerprint("moderation", self.access.place, model=model, version=VERSION)
 
     def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
-        import os
-
         import openai
 
-        client = openai.OpenAI(base_url=self.url, api_key=os.environ.get(self.key) or "none", max_retries=6)
+        asked = [text for _, text in items]
         try:
-            response = client.moderations.create(model=self.model, input=[text for _, text in items])
-        except (openai.APIConnectionError, openai.APIStatusError):
+            with openai.OpenAI(base_url=self.access.url, api_key=self.access.key(), max_retries=6) as client:
+                response = client.moderations.with_raw_response.create(model=self.model, input=asked)
+            found = load_json(response.text)
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            place = self.access.place or "OpenAI"
+            # Without its cause: what the server said may repeat the key.
+            raise RunError(f"{place} refuses model {self.model!r}: {self.access.told(said(error))}") from None
+        except (openai.APIConnectionError, openai.APIStatusError, ValueError):
             return [None] * len(items)
-        if len(response.results) != len(items):
+        results = found.get("results") if isinstance(found, dict) else None
+        if not isinstance(results, list) or len(results) != len(items):
             return [None] * len(items)
-        return [
-            Verdict((), tuple(sorted(name for name, on in result.categories.model_dump().items() if on)))
-            if result.flagged is not None
-            else None
-            for result in response.results
-        ]
+        return [_moderated(result) for result in results]
+
+
+def _moderated(result: object) -> Verdict | None:
+    """What one result of a moderation says, strictly."""
+    match result:
+        case {"flagged": True, "categories": dict(categories)}:
+            return Verdict((), tuple(sorted(name for name, on in categories.items() if on is True)) or ("flagged",))
+        case {"flagged": True}:
+            return Verdict((), ("flagged",))
+        case {"flagged": False, "categories": dict(categories)}:
+            # Some servers leave open what they have no model for.
+            return Verdict(()) if all(on is False or on is None for on in categories.values()) else None
+    return None
