@@ -183,17 +183,31 @@ class Scripted:
         return [Reply(a) if isinstance(a, str) else a for a in answers]
 
 
-def test_an_unusable_reply_is_asked_for_again_and_then_passes_no_gate() -> None:
+def test_an_unusable_reply_is_asked_for_again_and_then_passes_no_gate(caplog: pytest.LogCaptureFixture) -> None:
     llm = Scripted("nonsense", reply(), Failure("timeout"), "still nonsense", reply())
     judge = LLMJudge(llm, attempts=2)
     items = [(Query(QUERY), text) for text in ("one", "two", "three")]
     verdicts = judge.judge(items)
     assert [verdict is not None for verdict in verdicts] == [False, True, True]
-    assert sum(judge.malformed.values()) == 3
-    assert judge.malformed["timeout"] == 1
+    assert len(llm.drawn) == 2
+    assert not llm.replies
+    assert not caplog.messages
     assert llm.drawn[0].temperature == 0
     assert llm.drawn[1].temperature > 0  # or it would repeat itself
     assert json.loads(llm.drawn[0].schema)["required"]
+
+
+def test_a_judge_that_never_gives_a_verdict_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    broken = Failure("refused request", "400 no such format")
+    assert (
+        LLMJudge(Scripted(broken, broken, "?", broken)).judge([(Query(QUERY), "x"), (Query(QUERY), "y")]) == [None] * 2
+    )
+    assert caplog.messages == ["no verdict on any of 2 rewrites: refused request 400 no such format"]
+
+
+def test_what_changes_a_verdict_changes_the_judge() -> None:
+    ways: list[dict[str, Any]] = [{}, {"max_tokens": 99}, {"attempts": 3}, {"temperature": 0.5}, {"format": "other"}]
+    assert len({LLMJudge(Scripted(), **way).fingerprint for way in ways}) == len(ways)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from promptreel.errors import UserError, one_line
 from promptreel.llms.rows import OwnDraws
 from promptreel.store.files import fingerprint
 from promptreel.types import Failure, Message, Reply, Sampling
@@ -27,7 +31,8 @@ class LocalLLM:
     ``adapter`` is a LoRA adapter, by path or hub id. ``dtype`` is a torch dtype by name or ``auto``;
     ``device`` defaults to the first GPU, or the CPU. ``quantization`` goes to
     ``transformers.BitsAndBytesConfig``. Greedy and sampled replies are deterministic on one machine for the
-    same batch and seeds. Calls from several threads wait for each other.
+    same batch and seeds. Calls from several threads wait for each other. Where the template knows no system
+    message, as Gemma's, what it says begins the first turn. Raises ``UserError`` for what cannot be loaded.
     """
 
     def __init__(
@@ -50,7 +55,13 @@ class LocalLLM:
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         options: dict[str, Any] = {"revision": self.revision} if self.revision else {}
-        tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left", **options)
+        with _loading(f"the language model {self.model!r}"):
+            tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left", **options)
+        if not tokenizer.chat_template:
+            raise UserError(
+                f"the language model {self.model!r} has no chat template, so nothing can be asked of it: take one that "
+                "was tuned for conversations, whose name often ends in -Instruct, -it or -Chat"
+            )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         if self.quantization:
@@ -59,13 +70,15 @@ class LocalLLM:
             options["quantization_config"] = BitsAndBytesConfig(**self.quantization)
         # Half precision is emulated, and slow, on most processors.
         dtype = torch.float32 if self.dtype == "auto" and self.device == "cpu" else self.dtype
-        model = AutoModelForCausalLM.from_pretrained(
-            self.model, dtype=dtype, use_safetensors=True, device_map=self.device, **options
-        )
+        with _loading(f"the language model {self.model!r}"):
+            model = AutoModelForCausalLM.from_pretrained(
+                self.model, dtype=dtype, use_safetensors=True, device_map=self.device, **options
+            )
         if self.adapter:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
+            with _loading(f"the adapter {self.adapter!r} of {self.model!r}"):
+                model = PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         return model.eval(), tokenizer
 
     def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
@@ -75,10 +88,7 @@ class LocalLLM:
     @torch.inference_mode()
     def _generate(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
         model, tokenizer = self._loaded
-        texts = [
-            tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-            for conversation in conversations
-        ]
+        texts = [_asked(tokenizer, conversation) for conversation in conversations]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         start = inputs["input_ids"].shape[1]
         out = model.generate(
@@ -94,3 +104,30 @@ class LocalLLM:
         written = [int((answer != tokenizer.pad_token_id).sum()) for answer in answers]
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [Reply(*counted) for counted in zip(texts, read, written, strict=True)]
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    """Makes what libraries raise of weights that are absent, out of reach or of another model one line."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
+            raise
+        raise UserError(
+            f"cannot load {what}: {one_line(error)[:300]}; give the path of its directory, or its id on a hub that "
+            "can be reached from here"
+        ) from error
+
+
+def _asked(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> str:
+    """A conversation as the model's template writes it."""
+    try:
+        text: str = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    except TemplateError:
+        if len(conversation) < 2 or conversation[0]["role"] != "system":
+            raise
+        system, first, *rest = conversation
+        folded = Message(role=first["role"], content=f"{system['content']}\n\n{first['content']}")
+        return _asked(tokenizer, [folded, *rest])
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from promptreel.protocols import LLM, Judge
 from promptreel.store.files import fingerprint
 from promptreel.types import Query, Reply, Sampling, Verdict
 
+log = logging.getLogger(__name__)
+
 VERSION = 1
 
 
@@ -18,7 +21,7 @@ class LLMJudge:
     """Any chat model as a judge, asked for the facts one by one, in JSON, strictly parsed.
 
     A reply that cannot be used is asked for again, ``attempts`` times in all; what still has no verdict passes
-    no gate. ``malformed`` counts the replies that could not be used, by what was wrong.
+    no gate. Where that is all there was to judge, it is said why: something is wrong with the model, not the rewrites.
     """
 
     def __init__(
@@ -31,14 +34,21 @@ class LLMJudge:
     ) -> None:
         self.llm, self.format, self.attempts = llm, format, attempts
         self.temperature, self.max_tokens = temperature, max_tokens
-        self.malformed: Counter[str] = Counter()
         self.fingerprint = fingerprint(
-            "llm-judge", None, llm=llm.fingerprint, format=format, temperature=temperature, version=VERSION
+            "llm-judge",
+            None,
+            llm=llm.fingerprint,
+            format=format,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            attempts=attempts,
+            version=VERSION,
         )
 
     def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
         verdicts: list[Verdict | None] = [None] * len(items)
         left = list(range(len(items)))
+        wrong: Counter[str] = Counter()
         for attempt in range(self.attempts):
             if not left:
                 break
@@ -48,13 +58,15 @@ class LLMJudge:
             sampling = Sampling(temperature, 1.0, self.max_tokens, attempt, prompts.VERDICT_SCHEMA)
             for index, reply in zip(list(left), self.llm.complete(asked, sampling.each(asked)), strict=True):
                 if not isinstance(reply, Reply):
-                    self.malformed[reply.reason] += 1
+                    wrong[f"{reply.reason} {reply.detail}".strip()] += 1
                     continue
                 try:
                     verdicts[index] = prompts.parse_verdict(reply.text, items[index][0].text)
                     left.remove(index)
                 except ReplyError as error:
-                    self.malformed[str(error).split(":")[0]] += 1
+                    wrong[str(error)] += 1
+        if wrong and len(left) == len(items):
+            log.warning("no verdict on any of %d rewrites: %s", len(items), wrong.most_common(1)[0][0])
         return verdicts
 
 
