@@ -16,6 +16,8 @@ from promptreel.resources import locate
 RANK = 48
 """Of the adapter: SFT and two rounds of DPO, each of rank 16, add up to at most this."""
 
+LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
 
 def forget_places(directory: Path) -> None:
     """Take out of configurations where things lay on the machine that made them."""
@@ -38,7 +40,7 @@ def extract(base: str, trained: Path, out: Path) -> float:
     """Write the difference of two models as a LoRA adapter; the largest weight it gets wrong."""
     before = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     after = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, task_type="CAUSAL_LM")
     adapted = get_peft_model(before, config)
     worst = 0.0
     for name, layer in adapted.named_modules():
