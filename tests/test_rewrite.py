@@ -292,6 +292,12 @@ def test_a_judge_is_a_name_or_a_model() -> None:
     assert (judge.name, judge.options["llm"]["model"]) == ("llm", "gpt-4o")
 
 
+def test_weights_that_are_not_there_are_one_line(call: Any) -> None:
+    code, out, err = call("a red ball", "--llm", "local:absent/model")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: cannot load the language model 'absent/model'")
+
+
 def test_a_trained_student_takes_no_mode(call: Any) -> None:
     code, _, err = call("a red ball", "--llm", "tiny-base", "--mode", "faithful")
     assert (code, "trained to be asked in its own way" in err) == (2, True)

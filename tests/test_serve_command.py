@@ -126,7 +126,7 @@ def test_who_lets_everybody_in_is_warned(
     ("arguments", "message"),
     [
         (["--llm", "nonsense"], "cannot read the language model 'nonsense'"),
-        (["--llm", "local:absent/model"], "cannot load local:absent/model"),
+        (["--llm", "local:absent/model"], "cannot load the language model 'absent/model'"),
         (["--for", "tinny"], "did you mean 'tiny'"),
         (["--safety", "sometimes"], "unknown safety policy"),
         (["--token-file", "absent"], "cannot read the token in absent"),

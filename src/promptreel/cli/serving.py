@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from promptreel.errors import UserError, importing
+from promptreel.errors import importing
 
 
 def serve(
@@ -57,10 +57,7 @@ def serve(
         model: LLM = registry.build(rewriter.writer.llm)
         if rewriter.writer.llm.name == "local":
             print(f"loading {llm}", file=sys.stderr)
-            try:
-                model.complete([[{"role": "user", "content": "a ball"}]], [Sampling(0.0, max_tokens=1)])
-            except OSError as error:
-                raise UserError(f"cannot load {llm}: {error}") from error
+            model.complete([[{"role": "user", "content": "a ball"}]], [Sampling(0.0, max_tokens=1)])
         if not token and not listen.is_loopback(host):
             cure = f"set {listen.TOKEN}, or leave out --host"
             print(f"warning: anyone who reaches {host} can use this model: {cure}", file=sys.stderr)
