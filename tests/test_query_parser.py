@@ -112,6 +112,7 @@ def test_an_empty_query_is_refused() -> None:
         ('a cat -camera zoom in on the "EXIT" sign', 'a cat, camera zoom in on the "EXIT" sign', "",
          {"camera": 'zoom in on the "EXIT" sign'}),
         ("a cat -camera pan-left", "a cat, camera pan-left", "", {"camera": "pan-left"}),
+        ("a cat(--ar 1:1)dances", "a cat dances", "", {"aspect": "1:1"}),
         ("a cat -zoom-in", "a cat, camera zoom-in", "", {"camera": "zoom-in"}),
         ("a cat --no dogs. A bird sings", "a cat. A bird sings", "dogs", {}),
         ("### Prompt\nA cat\n### Negative prompt\ndogs", "Prompt A cat", "dogs", {}),
@@ -146,6 +147,7 @@ def test_what_people_type_is_taken_apart(typed: str, text: str, negative: str, o
 
 
 STAYS = [
+    "a cat with fps 24",
     "a man says --no, I will not go", "a door with a sign saying -no entry", "a beach \u2014no people\u2014 at dusk",
     "BMW GS 1250 driving", "a BMW GS 1250", "ar15 rifle on table", "AR-15 rifle", "an AR 4 headset",
     "fps 2 shooter game", "a bus -stop in the rain", "a bus -stop", "a music -video of kids",

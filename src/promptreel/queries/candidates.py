@@ -61,7 +61,7 @@ _HEAD = re.compile(
     r"|(?<![^\n])#{0,6} ?negative prompts?(?=\n))"
     rf"|(?:(?<!{DASH})(?P<double>{DASH}{{2}}|\u2014)|(?<![^{_BREAK}])(?P<single>{DASH}))(?P<gap> ?)"
     r"(?P<name>[A-Za-z]+(?:[_-][A-Za-z]+)?)(?![^\W\d])"
-    r"|(?<![\w-])(?<!\ba )(?<!\ban )(?<!\bthe )(?<!\bof )(?:(?:at|with) |/)?"
+    r"|(?<![\w-])(?<!\ba )(?<!\ban )(?<!\bthe )(?<!\bof )(?<!\bat )(?<!\bwith )/?"
     rf"(?P<bare>ar|gs|fps)(?={DASH}?[ :=]{{0,2}}\d)"
     rf"|(?<![\w-])seed(?:(?P<glued>\d{{2,12}})| ?[:=\uff1a] ?(?P<seed>\d{{1,12}})){_END}"
     rf"|(?<![A-Za-z0-9_:.,/-])(?P<screen>{_SCREEN})(?![:\w]| ?(?:[ap]\.?m\b|o'?clock))",

@@ -13,7 +13,7 @@ ELEMENTS = set(
     "sup table tbody td th thead title tr u ul video".split()
 )
 """Names between angle brackets that are HTML if they are closed or have attributes; ``<small dog>`` is a dog."""
-FORMATTING = set("br p div span b i em strong u hr li ul ol tr td h1 h2 h3 h4 h5 h6".split())
+FORMATTING = set("br p div span b i em strong u".split())
 """Elements that are HTML even alone."""
 
 _INVISIBLE = re.compile(
@@ -139,7 +139,7 @@ def _without_empty_brackets(text: str) -> str:
     opened: list[int] = []  # where in kept a bracket with nothing in it yet was opened
     for part in re.split(r"([()\[\]{}])", text):
         if part and part in ")]}" and opened and kept[opened[-1]] + part in ("()", "[]", "{}"):
-            del kept[opened.pop() :]
+            kept[opened.pop() :] = [" "]
             continue
         if part and part in "([{":
             opened.append(len(kept))
