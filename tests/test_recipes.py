@@ -23,6 +23,8 @@ def test_every_name_and_option_of_a_shipped_recipe_is_known(name: str) -> None:
         ("evaluate.metrics=['overal']", "unknown metric in evaluate: 'overal'; did you mean 'overall'"),
         ("evaluate.judge={name='pixels'}", "evaluate.judge is a reward of the recipe"),
         ("student.llm={name='endpoint', model='x'}", "stage 'sft' trains the student, and nobody can train llm 'endp"),
+        ("teacher.llm.url='http://me:hunter2@host/v1'", "password in teacher.llm.url would be stored and shown"),
+        ("teacher.llm.options={extra_headers={Authorization='x'}}", "extra_headers.Authorization would be stored"),
         ("teacher.llm.quantization={load_in_4bit=true}", "the quantization of the teacher needs bitsandbytes"),
         (
             "judge={name='guarded', facts={name='llm', llm={name='local', model='x', quantization={a=1}}}, "

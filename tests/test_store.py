@@ -54,10 +54,10 @@ def test_frames_are_sampled_from_first_to_last() -> None:
 def test_batches_of_replies_are_kept_whole(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         assert run.database.reply_batch("x") is None
-        answers = [Reply("a", 5, 2, 0.25), Failure("timeout", "60 s"), Reply("b", 1, 1, 0.5)]
+        answers = [Reply("a", 5, 2, 0.25), Failure("malformed", "no JSON", 3, 1, 0.125), Reply("b", 1, 1, 0.5)]
         run.database.add_reply_batch("x", "llm", answers, "evolve/1")
         assert run.database.reply_batch("x") == answers
-        assert run.database.usage("evolve") == {"read": 6, "written": 3, "cost": 0.75}
+        assert run.database.usage("evolve") == {"read": 9, "written": 4, "cost": 0.875}
         assert run.database.usage("sample") == {"read": 0, "written": 0, "cost": 0.0}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ def check(recipe: Recipe, until: str | None = None) -> None:
     names = [stage.name for stage in recipe.stage]
     if until is not None and until not in names:
         raise UnknownName("stage", until, names)
+    _check_secrets(recipe.resolved(), "")
     profiles.load(recipe.profile)
     registry.build(generator_of(recipe))  # compares its options with what the pipeline takes
     for judge in [recipe.judge, *(stage.text_judge for stage in recipe.stages(EvaluateStage))]:
@@ -48,6 +50,25 @@ def check(recipe: Recipe, until: str | None = None) -> None:
             with importing("training"):
                 from promptreel.training.options import check_stage
             check_stage(stage.kind, stage.name, stage.trainer, stage.lora)
+
+
+def _check_secrets(value: object, place: str) -> None:
+    """Refuse passwords and keys in a recipe: it is stored with its run, and its report shows it."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key.lower() in SECRETS:
+                raise RecipeError(f"{place}{key} would be stored and shown with the run: {CURE}")
+            _check_secrets(part, f"{place}{key}.")
+    elif isinstance(value, list):
+        for part in value:
+            _check_secrets(part, place)
+    elif isinstance(value, str) and re.search(r"://[^/\s]+@", value):
+        raise RecipeError(f"the password in {place[:-1]} would be stored and shown with the run: {CURE}")
+
+
+SECRETS = ("authorization", "proxy-authorization", "api-key", "x-api-key", "api_key", "cookie", "token")
+"""Headers and options whose values nobody may read."""
+CURE = "leave it out, and give the key by the environment variable that the option key names"
 
 
 def _tasks(recipe: Recipe) -> list[str]:

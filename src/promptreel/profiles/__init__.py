@@ -194,6 +194,8 @@ def load(name: str) -> Profile:
         raise RecipeError(f"profile {name} is not valid TOML: {error}") from error
 
 
+PATIENCE = 10.0
+"""Seconds that the hub has to say whether it has a tokenizer."""
 BYTES_PER_TOKEN = 4
 """Of plain English in UTF-8, roughly, in the vocabularies of CLIP, T5, Llama and Qwen."""
 
@@ -249,11 +251,16 @@ def _tokenizer(profile: Profile, model: str) -> Tokenizer | None:
 
 
 def _download(model: str, folder: str | None) -> str | None:
-    """A tokenizer's file from the hub or its cache; ``None`` if it is not there or nobody answers."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    """A tokenizer's file from the cache or the hub; ``None`` if it is not there or nobody answers."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
+    name = f"{folder}/tokenizer.json" if folder else "tokenizer.json"
     try:
-        return hf_hub_download(model, "tokenizer.json", subfolder=folder)
-    except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled):
+        cached = try_to_load_from_cache(model, name)
+        if isinstance(cached, str):
+            return cached
+        # Asked once: a download would try for half a minute to reach a hub that does not answer.
+        get_hf_file_metadata(hf_hub_url(model, name), timeout=PATIENCE)
+        return hf_hub_download(model, name)
+    except Exception:  # noqa: BLE001 - the library of HTTP that the hub's uses has changed, and so do its errors
         return None

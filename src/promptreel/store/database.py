@@ -179,19 +179,17 @@ class Database:
             stored = connection.scalar(select(replies.c.replies).where(replies.c.id == batch))
         if stored is None:
             return None
-        return [Failure(*entry["failed"]) if "failed" in entry else Reply(**entry) for entry in stored]
+        return [Failure(**entry) if "reason" in entry else Reply(**entry) for entry in stored]
 
     def add_reply_batch(self, batch: str, llm: str, answers: Sequence[Reply | Failure], origin: str) -> None:
-        """Store a batch whole, with what it took."""
-        entries = [{"failed": [a.reason, a.detail]} if isinstance(a, Failure) else asdict(a) for a in answers]
-        made = [answer for answer in answers if isinstance(answer, Reply)]
+        """Store a batch whole, with what it took, also for replies that could not be used."""
         row = {
             "id": batch,
             "llm": llm,
-            "replies": entries,
-            "read": sum(reply.read for reply in made),
-            "written": sum(reply.written for reply in made),
-            "cost": sum(reply.cost for reply in made),
+            "replies": [asdict(answer) for answer in answers],
+            "read": sum(answer.read for answer in answers),
+            "written": sum(answer.written for answer in answers),
+            "cost": sum(answer.cost for answer in answers),
             "origin": origin,
         }
         self.add(replies, [row])
