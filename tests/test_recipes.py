@@ -25,6 +25,7 @@ def test_every_name_and_option_of_a_shipped_recipe_is_known(name: str) -> None:
         ("student.llm={name='endpoint', model='x'}", "stage 'sft' trains the student, and nobody can train llm 'endp"),
         ("teacher.llm.url='http://me:hunter2@host/v1'", "password in teacher.llm.url would be stored and shown"),
         ("teacher.llm.options={extra_headers={Authorization='x'}}", "extra_headers.Authorization would be stored"),
+        ("evaluate.text_judge={name='llm', llm={name='endpoint', model='x', url='judge:8000'}}", "no URL of a server"),
         ("teacher.llm.quantization={load_in_4bit=true}", "the quantization of the teacher needs bitsandbytes"),
         (
             "judge={name='guarded', facts={name='llm', llm={name='local', model='x', quantization={a=1}}}, "

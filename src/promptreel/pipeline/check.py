@@ -23,15 +23,16 @@ def check(recipe: Recipe, until: str | None = None) -> None:
         raise UnknownName("stage", until, names)
     _check_secrets(recipe.resolved(), "")
     profiles.load(recipe.profile)
-    registry.build(generator_of(recipe))  # compares its options with what the pipeline takes
+    # What is built loads nothing yet, but reads its options: a wrong URL, or what a pipeline does not take.
+    registry.build(generator_of(recipe))
     for judge in [recipe.judge, *(stage.text_judge for stage in recipe.stages(EvaluateStage))]:
         if judge:
-            registry.check(judge.component("judge"))
+            registry.build(judge.component("judge"))
     registry.check(recipe.engine.component("engine"))
     for reward in [*recipe.rewards.values(), *(stage.judge for stage in recipe.stages(EvaluateStage))]:
         registry.check(reward.component("reward"))
     for role, llm, form in recipe.models():
-        registry.check(llm.component("llm"))
+        registry.build(llm.component("llm"))
         for task in _tasks(recipe) if role == "teacher" else ("rewrite",):
             prompts.check_format(task, form)
     _check_reasons(recipe)

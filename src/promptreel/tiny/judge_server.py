@@ -139,7 +139,7 @@ class TinyJudge:
     def __init__(self, errors: float = 0.1, attempts: int = 2) -> None:
         options = {"llm": {"name": "tiny-judge", "errors": errors}, "attempts": attempts}
         self._judge: Judge = registry.build(Component("judge", "llm", options))
-        self.fingerprint = f"{self._judge.fingerprint}:attempts={attempts}"
+        self.fingerprint = self._judge.fingerprint
 
     def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
         return [verdict and _named(verdict) for verdict in self._judge.judge(items)]
