@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from promptreel.config import Recipe, parse_recipe
+from promptreel.config import Recipe
+from promptreel.recipes import parse_recipe
 from promptreel.types import Clip, Fact, Failure, Message, Query, RenderRequest, Reply, Sampling, Scores, Verdict
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from promptreel import registry
-from promptreel.config import Recipe, parse_recipe
+from promptreel.config import Recipe
+from promptreel.recipes import parse_recipe
 from promptreel.tiny import world
 from promptreel.tiny.text_oracle import parse
 from promptreel.tiny.wording import caption, complete

@@ -10,7 +10,7 @@ ROWS = [
     {"types", "errors", "resources"},
     {"protocols"},
     {"config", "registry", "prompts", "profiles", "queries", "media", "access"},
-    {"store"},
+    {"store", "recipes"},
     {"llms", "generators", "rewards", "engine", "tiny"},
     {"scoring", "desk"},
     {"rewriter", "evolution", "critique", "pairs", "training", "evaluation"},

@@ -15,9 +15,9 @@ import transformers
 from tiny_encoders import WIDTH, clip_tokenizer
 
 from promptreel import media, registry
-from promptreel.config import load_recipe, parse_recipe
 from promptreel.errors import RecipeError
 from promptreel.pipeline.check import check
+from promptreel.recipes import load_recipe, parse_recipe
 from promptreel.rewards.image import CLIP
 from promptreel.store import Database
 from promptreel.tiny.text_oracle import parse

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from promptreel import profiles, registry
-from promptreel.config import parse_recipe
 from promptreel.errors import RecipeError
 from promptreel.pipeline import run
 from promptreel.pipeline.check import check
 from promptreel.protocols import LLM, Generator, Reward
+from promptreel.recipes import parse_recipe
 from promptreel.store import Run
 from promptreel.types import Clip, Component, Failure, Query, RenderRequest, Reply, Sampling, Scores
 

@@ -16,10 +16,10 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 
 import profiles_table
 from promptreel import profiles
-from promptreel.config import parse_recipe
 from promptreel.errors import RecipeError, UnknownName, UserError
 from promptreel.generators.diffusers import DiffusersGenerator
 from promptreel.pipeline.check import check
+from promptreel.recipes import parse_recipe
 from promptreel.types import Clip, RenderRequest
 
 # diffusers' Euler scheduler hands a tensor to numpy in a way that numpy 2 deprecates.

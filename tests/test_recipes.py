@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage, load_recipe
+from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage
 from promptreel.errors import UserError
 from promptreel.pipeline.check import check
+from promptreel.recipes import load_recipe
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

@@ -12,9 +12,9 @@ from diffusers import WanPipeline
 from transformers import AutoModelForCausalLM, XCLIPModel
 
 from promptreel import pipeline
-from promptreel.config import load_recipe
 from promptreel.engine.local import LocalEngine
 from promptreel.errors import RenderError, RunError, UserError
+from promptreel.recipes import load_recipe
 from promptreel.scoring import Scorer
 from promptreel.store import Run
 from promptreel.types import Component, RenderRequest

@@ -12,13 +12,13 @@ import pytest
 from test_verdicts import MALFORMED
 
 from promptreel import cli, registry
-from promptreel.config import parse_recipe
 from promptreel.desk import Writer
 from promptreel.errors import RecipeError, Refused, UnknownName, UserError
 from promptreel.evolution import winners
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.check import check
 from promptreel.pipeline.exports import export
+from promptreel.recipes import parse_recipe
 from promptreel.report import page
 from promptreel.rewriter import Rewriter
 from promptreel.store import Run

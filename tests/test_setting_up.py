@@ -17,10 +17,10 @@ from safetensors.numpy import save_file
 from test_rewrite import WITHOUT_EXTRAS
 
 from promptreel import cli, pipeline, profiles
-from promptreel.config import load_recipe, parse_recipe
 from promptreel.pipeline.doctor import Machine, fit_of, outlook
 from promptreel.pipeline.models import components
 from promptreel.pipeline.plan import plan
+from promptreel.recipes import load_recipe, parse_recipe
 from promptreel.store import Database
 
 BOX = Machine(16, 64.0, 500.0, [("a GPU of 24 GB", 24.0)])

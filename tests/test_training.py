@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from promptreel import registry
-from promptreel.config import SFTStage, load_recipe
+from promptreel.config import SFTStage
 from promptreel.desk import Writer
 from promptreel.errors import RecipeError
 from promptreel.pipeline import Pipeline
+from promptreel.recipes import load_recipe
 from promptreel.resources import locate
 from promptreel.rewriter import writer_for
 from promptreel.store import Run

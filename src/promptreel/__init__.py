@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from promptreel.config import load_recipe
     from promptreel.pipeline import run
+    from promptreel.recipes import load_recipe
     from promptreel.rewriter import Rewriter
 
 __version__ = "0.1.0"

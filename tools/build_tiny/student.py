@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from promptreel.config import load_recipe
 from promptreel.pipeline import run
+from promptreel.recipes import load_recipe
 from promptreel.resources import locate
 
 RANK = 48

@@ -147,8 +147,8 @@ def _edited(rewriter: Rewriter, query: Query, rewrites: list[Rewrite]) -> list[R
 
 def _preview(profile: str, directory: Path, seed: int, rewards: str | None, choosing: bool) -> Preview:
     """What renders and, to choose among rewrites, scores: by a recipe's rewards, which for ``tiny`` come along."""
-    from promptreel.config import load_recipe
     from promptreel.pipeline.preview import Preview
+    from promptreel.recipes import load_recipe
 
     recipe = rewards or ("tiny" if profile == "tiny" and choosing else None)
     return Preview(profile, directory, seed, load_recipe(recipe)[0] if recipe else None)

@@ -43,7 +43,7 @@ def demo(
     as_json: JSONOption = False,
 ) -> None:
     """The whole method on the tiny world: evolve, train, evaluate."""
-    from promptreel.config import load_recipe
+    from promptreel.recipes import load_recipe
 
     recipe, given = load_recipe("tiny", QUICK if quick else DEMO)
     if quick and not as_json:
@@ -67,7 +67,7 @@ def run(
     as_json: JSONOption = False,
 ) -> None:
     """Begin a run of a recipe, or go on with it."""
-    from promptreel.config import load_recipe
+    from promptreel.recipes import load_recipe
 
     if recipe is not None:
         loaded, given = load_recipe(recipe, set)
@@ -154,7 +154,7 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
 
 def _begun(directory: Path) -> Recipe:
     """The recipe of a run that was begun."""
-    from promptreel.config import parse_recipe
+    from promptreel.recipes import parse_recipe
 
     path = directory / "recipe.json"
     if not path.exists():

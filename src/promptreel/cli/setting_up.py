@@ -51,7 +51,7 @@ def init(
     from jinja2 import Environment, StrictUndefined
 
     from promptreel import profiles
-    from promptreel.config import load_recipe
+    from promptreel.recipes import load_recipe
 
     known = profiles.load(profile)
     if out.exists():
@@ -84,8 +84,8 @@ def doctor(
     from dataclasses import asdict
 
     from promptreel import profiles
-    from promptreel.config import load_recipe
     from promptreel.pipeline import doctor as examination
+    from promptreel.recipes import load_recipe
 
     extras, here = examination.extras(), examination.machine()
     if recipe is not None:

@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from promptreel.config import Recipe, same
+from promptreel.config import Recipe
 from promptreel.errors import RunError, UserError
 from promptreel.pipeline.check import check, environment
 from promptreel.pipeline.models import absent
 from promptreel.pipeline.plan import plan
 from promptreel.pipeline.stages import Pipeline
+from promptreel.recipes import same
 from promptreel.scoring import Report, silent
 from promptreel.store import Run
 
