@@ -16,7 +16,7 @@ import fakes
 import pytest
 from fakes import recipe
 
-from promptreel import cli, config, media, registry
+from promptreel import cli, media, recipes, registry
 from promptreel.pipeline import run
 from promptreel.store import Database
 from promptreel.types import Clip, Failure, RenderRequest
@@ -136,7 +136,7 @@ def test_killed_at_any_moment_a_run_ends_as_an_unbroken_one(tmp_path: Path, monk
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, signals: Sequence[int], seconds: float) -> tuple[int, float]:
     """How ``promptreel run`` ends that is sent signals once it renders, and how long that took."""
-    monkeypatch.setattr(config, "load_recipe", lambda *given: (recipe(), "x"))
+    monkeypatch.setattr(recipes, "load_recipe", lambda *given: (recipe(), "x"))
     monkeypatch.setattr(sys, "argv", ["promptreel", "run", "fake", "--out", "run", "--json"])
     monkeypatch.setattr(Logged, "seconds", seconds)
     LOG.unlink(missing_ok=True)

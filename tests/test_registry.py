@@ -47,7 +47,7 @@ def test_a_missing_extra_says_the_line_to_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import promptreel", "import promptreel.cli", "from promptreel.config import load_recipe"]
+    "code", ["import promptreel", "import promptreel.cli", "from promptreel.recipes import load_recipe"]
 )
 def test_the_core_does_not_import_heavy_libraries(code: str) -> None:
     heavy = {"torch", "transformers", "diffusers", "cv2", "av"}
