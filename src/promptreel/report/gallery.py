@@ -56,10 +56,12 @@ class Side:
 class Card:
     query: str
     gain: float
-    video: str
-    """A data URI of both clips, the first side's on the left; empty when neither could be rendered."""
+    shown: str
+    """A data URI of both clips, the first side's on the left: a video, or a picture of two images; empty when neither
+    could be rendered.
+    """
     shape: tuple[int, int]
-    """Width and height of the video."""
+    """Its width and height in pixels."""
     sides: tuple[Side, Side]
 
 
@@ -124,8 +126,8 @@ def _card(
     rows = (before, after)
     clips = [clip_of(run, row) for row in rows]
     sides = [_side(judge, system, query, row, clip) for system, row, clip in zip(systems, rows, clips, strict=True)]
-    video, shape = _video(*clips)
-    return Card(query.text, gain, video, shape, (sides[0], sides[1]))
+    shown, shape = _shown(*clips)
+    return Card(query.text, gain, shown, shape, (sides[0], sides[1]))
 
 
 def _side(judge: Reward, system: str, query: Query, row: Mapping[str, Any], clip: Clip | None) -> Side:
@@ -159,18 +161,23 @@ def marked(query: str, text: str) -> Markup:
     )
 
 
-def _video(left: Clip | None, right: Clip | None) -> tuple[str, tuple[int, int]]:
-    """Both clips as one H.264 video in a data URI, and its width and height."""
+def _shown(left: Clip | None, right: Clip | None) -> tuple[str, tuple[int, int]]:
+    """Both clips as one H.264 video, or both images as one PNG, in a data URI, and its width and height."""
     there = left or right
     if there is None:
         return "", (2, 1)
     frames = beside(left.frames if left else None, right.frames if right else None, WIDTHS[1])
     scale = -(-WIDTHS[0] // there.frames.shape[2])
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "clips.mp4"
-        media.write_video(path, frames, there.fps, scale)
+        path = Path(directory) / "clips"
+        if len(frames) == 1:
+            kind = "image/png"
+            media.write_picture(path, frames[0], scale)
+        else:
+            kind = "video/mp4"
+            media.write_video(path, frames, there.fps, scale)
         encoded = base64.b64encode(path.read_bytes()).decode()
-    return f"data:video/mp4;base64,{encoded}", (frames.shape[2] * scale, frames.shape[1] * scale)
+    return f"data:{kind};base64,{encoded}", (frames.shape[2] * scale, frames.shape[1] * scale)
 
 
 def beside(left: np.ndarray | None, right: np.ndarray | None, width: int) -> np.ndarray:
