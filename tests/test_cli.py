@@ -42,6 +42,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
         (["rewrite", "a corgi surfing"], "the tiny world cannot show 'a corgi surfing'"),
         (["rewrite", "--file", "absent.txt"], "cannot read absent.txt"),
         (["rewrite", "a ball", "--for", "wan9"], "unknown profile 'wan9'"),
+        (["rewrite", "a ball", "--for", "wan2.2-5b"], "tiny-student knows nothing but the tiny world"),
         (["rewrite", "a ball", "--llm", "gpt"], "cannot read the language model 'gpt'"),
     ],
 )

@@ -234,3 +234,32 @@ def test_a_report_that_raises_stops_the_run_with_everything_stored(place: Path) 
     for summary in (whole, broken):
         summary.pop("seconds")
     assert broken == whole
+
+
+def test_an_export_into_no_directory_is_one_line(place: Path) -> None:
+    run(recipe(), "x", place, until="sample")
+    with Run(place) as opened, pytest.raises(UserError, match="there is no directory"):
+        export(Pipeline(recipe(), opened), "scores", place / "no" / "scores.jsonl")
+
+
+def test_a_stage_at_work_says_how_long_it_has_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that was killed: what is left is estimated from it."""
+    monkeypatch.setattr("promptreel.pipeline.stages.KEPT", 0.0)
+    seen = []
+
+    def look(what: str, done: int, whole: int) -> None:
+        with Run(place, alone=False) as opened:
+            seen.append(status(Pipeline(recipe(), opened))[0])
+
+    run(recipe(), "x", place, look, until="evolve")
+    assert seen[-1].state == "running"
+    assert seen[-1].seconds > 0
+    assert seen[-1].seconds_left is not None
+
+
+def test_a_run_goes_into_no_directory_of_other_things(place: Path) -> None:
+    place.mkdir()
+    (place / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds other things than a run"):
+        run(recipe(), "x", place)
+    assert [path.name for path in place.iterdir()] == ["thesis.tex"]

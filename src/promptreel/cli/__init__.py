@@ -58,6 +58,7 @@ def main() -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|diffusers)\.")
     logging.basicConfig(format="warning: %(message)s", level=logging.ERROR)
     logging.getLogger("promptreel").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells every attempt to reach the hub, twice
     try:
         app()
     except PromptreelError as error:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from promptreel.types import Query, Rewrite
 
 
+TINY = "tiny-student"
+"""Who writes if nobody else is named."""
+
+
 @dataclass
 class Answer:
     """What is said of one query."""
@@ -47,7 +51,7 @@ def rewrite(
             metavar="SPEC",
             help="endpoint:MODEL[@URL], local:PATH-OR-HUB-ID[+ADAPTER], or a name: tiny-student, vpo-2b …",
         ),
-    ] = "tiny-student",
+    ] = TINY,
     mode: Annotated[
         str | None,
         typer.Option(metavar="MODE", help="faithful (the default) adds nothing to the scene; cinematic stages it."),
@@ -74,7 +78,7 @@ def rewrite(
     as_json: JSONOption = False,
 ) -> None:
     """Rewrite what a person typed into a prompt for a video model."""
-    from promptreel import queries
+    from promptreel import profiles, queries
     from promptreel.rewriter import Rewriter, judge_of
     from promptreel.store import personal_cache
 
@@ -88,6 +92,10 @@ def rewrite(
         raise UserError("--rewards scores clips: give --render DIR too")
     if best_of and render and edit:
         raise UserError("--best-of with --render chooses after rendering: leave out --edit, which is for before")
+    if llm == TINY and profiles.load(profile).judge != "tiny-oracle":
+        raise UserError(
+            f"{TINY} knows nothing but the tiny world: to write for {profile}, give a language model by --llm"
+        )
     named = judge_of(judge) if judge else None
     rewriter = Rewriter(llm, profile, seed, safety, judge=named, mode=mode, cache=personal_cache())
     preview = _preview(profile, render, seed, rewards, best_of is not None) if render else None

@@ -19,6 +19,8 @@ from promptreel.store import Run
 __all__ = ["Pipeline", "check", "run"]
 
 log = logging.getLogger(__name__)
+OURS = {"run.lock", "clips", "models"}
+"""What a run that was killed at its very beginning may have left."""
 
 
 def run(
@@ -32,6 +34,9 @@ def run(
     threads than it began with is warned about, since its numbers may differ.
     """
     check(recipe, until)
+    there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    if "run.db" not in there and there - OURS:
+        raise UserError(f"{directory} holds other things than a run: choose another --out, or empty it")
     with Run(directory) as opened:
         begun = opened.recipe()
         if begun is None:

@@ -76,6 +76,8 @@ def export(pipeline: Pipeline, what: str, to: Path) -> int:
     writers = {"sft": _sft_rows, "pairs": _pair_rows, "scores": _score_rows}
     if what not in writers:
         raise UnknownName("export", what, writers)
+    if not to.absolute().parent.is_dir():
+        raise UserError(f"there is no directory {to.parent} to write {to.name} into: make it first")
     rows = [json.dumps(row, ensure_ascii=False) for row in writers[what](pipeline)]
     write_text(to, "".join(f"{row}\n" for row in rows))
     return len(rows)

@@ -20,6 +20,7 @@ from promptreel.config import (
     EvaluateStage,
     EvolveStage,
     PairsStage,
+    Recipe,
     SampleStage,
     SFTStage,
 )
@@ -32,14 +33,26 @@ from promptreel.pairs import merge, rule
 from promptreel.pipeline.check import generator_of
 from promptreel.pipeline.workshop import Workshop
 from promptreel.resources import locate
-from promptreel.scoring import Scorer
+from promptreel.scoring import Report, Scorer, silent
+from promptreel.store import Run
 from promptreel.types import Candidate, Query, Sampling
 
 log = logging.getLogger(__name__)
+KEPT = 5.0
+"""Seconds after which a stage at work writes down, with its next batch, how long it has taken."""
 
 
 class Pipeline(Workshop):
     """One recipe at work in one run directory."""
+
+    def __init__(self, recipe: Recipe, run: Run, report: Report = silent) -> None:
+        super().__init__(recipe, run, self._reported)
+        self._told = report
+        self._keep_time: Callable[[], None] = lambda: None
+
+    def _reported(self, what: str, done: int, whole: int) -> None:
+        self._keep_time()
+        self._told(what, done, whole)
 
     def execute(self, until: str | None = None) -> dict[str, Any]:
         """Do every stage that is not done yet, up to and including ``until``; the summary so far."""
@@ -68,12 +81,23 @@ class Pipeline(Workshop):
         self.left_out.clear()
         database.set_stage(name, stage.kind, "running", before, {})
         state = "running"
+        kept = began
+
+        def keep_time() -> None:
+            """So that a killed stage, and one at work, say how long they took."""
+            nonlocal kept
+            if time.monotonic() - kept > KEPT:
+                kept = time.monotonic()
+                database.set_stage(name, stage.kind, "running", before + kept - began, {})
+
+        self._keep_time = keep_time
         try:
             output = getattr(self, stage.kind)(stage)
             output |= {"left out": dict(self.left_out)} if self.left_out else {}
             database.set_losses(name, self.scorer.losses + self.desk.losses)
             state = "done"
         finally:
+            self._keep_time = lambda: None
             database.set_stage(name, stage.kind, state, before + time.monotonic() - began, output)
 
     def is_done(self, name: str) -> bool:

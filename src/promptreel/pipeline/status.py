@@ -20,7 +20,7 @@ class StageStatus:
     """Renders at most: the gate, repetitions and what is in the cache save some."""
     seconds: float
     seconds_left: float | None
-    """An estimate from the stages before it; ``None`` while there is nothing to go by."""
+    """An estimate from the stages before it and its own beginning; ``None`` while there is nothing to go by."""
 
 
 def status(pipeline: Pipeline) -> list[StageStatus]:
@@ -39,13 +39,13 @@ def status(pipeline: Pipeline) -> list[StageStatus]:
         state, seconds, _ = pipeline.run.database.stage(stage.name) or ("new", 0.0, {})
         renders, at_most = pipeline.run.database.renders(stage.name), planned(stage, count).renders or 0
         kind = "render" if at_most else "train" if stage.kind in ("sft", "dpo") else "data"
+        if kind != "data" and seconds and (state == "done" or (kind == "render" and renders)):
+            spent[kind][0] += seconds
+            spent[kind][1] += renders if kind == "render" else 1
         left: float | None = 0.0
         if state != "done" and kind != "data":
             time, units = spent[kind]
             units_left = max(at_most - renders, 0) if kind == "render" else 1
             left = time / units * units_left if units else None
-        if kind != "data" and (state == "done" or (kind == "render" and renders)):
-            spent[kind][0] += seconds
-            spent[kind][1] += renders if kind == "render" else 1
         rows.append(StageStatus(stage.name, stage.kind, state, renders, at_most, seconds, left))
     return rows

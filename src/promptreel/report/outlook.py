@@ -141,4 +141,4 @@ def _lines(console: Console, lines: Iterable[str]) -> None:
 
 
 def _console() -> Console:
-    return Console(width=None if Console().is_terminal else 120)
+    return Console(width=None if Console().is_terminal else 120, markup=False)  # licences have brackets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +13,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print the systems, the comparisons and the costs of a run as plain tables."""
     console = Console(width=None if Console().is_terminal else 120)
     for benchmark, size in summary["benchmarks"].items():
-        console.print(_systems(summary, benchmark, size))
+        for table in _systems(summary, benchmark, size):
+            console.print(table)
         console.print(_comparisons(summary, benchmark))
     if summary["renders"]:
         console.print(_costs(summary))
@@ -37,7 +38,8 @@ def print_stages(rows: Sequence[Any], losses: Mapping[str, int], details: Mappin
     for row in rows:
         renders = f"{row.renders} of at most {row.planned}" if row.planned else "–"
         left = "?" if row.seconds_left is None else duration(row.seconds_left)
-        table.add_row(row.name, row.state, renders, duration(row.seconds), left if row.state != "done" else "–")
+        took = duration(row.seconds) if row.seconds or row.state == "done" else "–"
+        table.add_row(row.name, row.state, renders, took, left if row.state != "done" else "–")
     console.print(table)
     known = [row.seconds_left for row in rows if row.seconds_left is not None]
     if any(row.state != "done" for row in rows):
@@ -52,14 +54,25 @@ def duration(seconds: float) -> str:
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
 
 
-def _systems(summary: dict[str, Any], benchmark: str, size: dict[str, int]) -> Table:
+def _systems(summary: dict[str, Any], benchmark: str, size: dict[str, int]) -> Iterator[Table]:
+    """What the clips of a benchmark show, and what its prompts are like: few columns each, so that none is cut."""
     rows = [row for row in summary["means"] if row["benchmark"] == benchmark]
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    title = f"{benchmark}: {size['queries']} queries × {size['seeds']} seeds (mean, 95 % interval)"
+    seen = list(dict.fromkeys(row["metric"] for row in rows))
+    judged = {row["metric"] for row in summary["comparisons"] if row["benchmark"] == benchmark}
+    clips = [metric for metric in seen if metric in judged]
+    texts = [metric for metric in seen if metric not in judged]
+    if clips:
+        noise = f"{size['queries']} queries × {size['seeds']} seeds"
+        yield _means(summary, rows, clips, f"{benchmark}: {noise} (mean, 95 % interval)")
+    if texts:
+        yield _means(summary, rows, texts, f"{benchmark}: {size['queries']} prompts (mean, 95 % interval)")
+
+
+def _means(summary: dict[str, Any], rows: Sequence[dict[str, Any]], metrics: Sequence[str], title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("system")
+    table.add_column("system", overflow="fold")
     for metric in metrics:
-        table.add_column(metric, justify="right")
+        table.add_column(metric, justify="right", overflow="fold")
     for system in dict.fromkeys(row["system"] for row in rows):
         cells = {row["metric"]: _interval(row["mean"], row["ci95"]) for row in rows if row["system"] == system}
         name = f"{system} (ceiling)" if system == summary["ceiling"] else system
@@ -92,4 +105,4 @@ def _costs(summary: dict[str, Any]) -> Table:
 
 
 def _interval(value: float, interval: list[float]) -> str:
-    return f"{value:.3f} ({interval[0]:.3f}–{interval[1]:.3f})"
+    return f"{value:.2f} ({interval[0]:.2f}–{interval[1]:.2f})"

@@ -53,7 +53,8 @@ def publish(trained: Any, tokenizer: PreTrainedTokenizerBase, writer: Writer, ou
     settings.target_modules = sorted(settings.target_modules)
     base = settings.base_model_name_or_path or ""
     settings.base_model_name_or_path = Path(base).name if Path(base).exists() else base
-    trained.save_pretrained(out / "adapter")
+    # Nothing of the embeddings is trained; PEFT would ask the hub whether it was.
+    trained.save_pretrained(out / "adapter", save_embedding_layers=False)
     (out / "adapter" / "README.md").unlink(missing_ok=True)
     trained.merge_and_unload().save_pretrained(out)
     tokenizer.save_pretrained(out)
