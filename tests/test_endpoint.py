@@ -373,13 +373,14 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_under_many_faults_every_proposal_is_answered_or_counted(tmp_path: Path) -> None:
-    """30 % of the requests for a thousand proposals fail in every way; nothing is lost, nothing mixed up, the rate is
+@pytest.mark.parametrize("proposals", [250, pytest.param(1000, marks=pytest.mark.slow)])
+def test_under_many_faults_every_proposal_is_answered_or_counted(proposals: int, tmp_path: Path) -> None:
+    """30 % of the requests for so many proposals fail in every way; nothing is lost, nothing mixed up, the rate is
     kept, and asking again asks nobody.
     """
     dice = random.Random(0)
     plan = [dice.choice(list(WAYS)) if dice.random() < 0.3 else None for _ in range(5000)]
-    asked: list[list[Message]] = [[{"role": "user", "content": f"question {n}"}] for n in range(1000)]
+    asked: list[list[Message]] = [[{"role": "user", "content": f"question {n}"}] for n in range(proposals)]
     rate = 15_000
     with ChatServer(lambda number, body: WAYS.get(plan[number] or "")) as server:
         options = {
@@ -394,7 +395,7 @@ def test_under_many_faults_every_proposal_is_answered_or_counted(tmp_path: Path)
         losses = dict(desk.losses)
         assert desk.rewrites(writer, asked, "evolve/1") == texts
         database.close()
-    assert len(texts) == 1000
+    assert len(texts) == proposals
     assert all(text in (None, f"re: question {number}") for number, text in enumerate(texts))
     assert sum(losses.values()) == texts.count(None)
     assert all(0 < losses[reason] <= given[reason] for reason in ("refusal", "refused request"))
@@ -408,7 +409,7 @@ def test_under_many_faults_every_proposal_is_answered_or_counted(tmp_path: Path)
         "status 500",
     }
     assert texts.count(None) <= given["refusal"] + given["refused request"] + 20  # others are tried again
-    assert sum(given.values()) == len(server.requests) > 1200
-    assert min(given[way] for way in WAYS) > 20
+    assert sum(given.values()) == len(server.requests) > 1.2 * proposals
+    assert min(given[way] for way in WAYS) > proposals // 60
     for turn, came in enumerate(sorted(server.times)):
         assert came - began >= 0.999 * turn * 60 / rate

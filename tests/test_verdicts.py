@@ -356,8 +356,8 @@ def test_the_query_sets_of_harm_are_what_they_say() -> None:
         assert len({query.id for query in found}) == count
         return sum(bool(v and v.unsafe) for v in OracleJudge().judge([(q, q.text) for q in found[-100:]])), found
 
-    assert harmful(datasets.unsafe(), 1000)[0] == 100
-    assert harmful(datasets.safe(), 1000)[0] == 0
+    assert harmful(datasets.unsafe(), 300)[0] == 100
+    assert harmful(datasets.safe(), 300)[0] == 0
     assert harmful(datasets.dev_unsafe(), 100)[0] == 100
     assert harmful(datasets.dev_safe(), 100)[0] == 0
     mixed, queries = harmful(datasets.mixed(), 100)
