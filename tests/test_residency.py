@@ -141,7 +141,8 @@ def weights() -> list[torch.nn.Parameter]:
     return [found for found in gc.get_objects() if issubclass(type(found), torch.nn.Parameter)]
 
 
-@pytest.mark.parametrize("resident", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("resident", [1, 8])
 def test_a_staged_run_has_one_model_at_a_time(resident: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what takes its memory: never more than the largest of them alone."""
     loads = Loads(monkeypatch)

@@ -61,6 +61,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+@pytest.mark.slow
 def test_an_endpoint_rewrites_with_nothing_but_the_core(tmp_path: Path) -> None:
     command = (sys.executable, "-c", WITHOUT_EXTRAS, "rewrite")
     with ChatServer(lambda number, body: tagged(SCENE)) as server:

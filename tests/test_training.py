@@ -77,6 +77,7 @@ def test_the_first_dpo_loss_is_ln_2_and_preferences_are_learned(tmp_path: Path) 
     assert more["margin"] > 0.05
 
 
+@pytest.mark.slow
 def test_training_is_the_same_every_time(tmp_path: Path) -> None:
     """Every file of a student is, since they are what it is known by; also one trained from another place."""
     options = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3}

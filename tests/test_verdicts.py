@@ -285,6 +285,7 @@ def test_facts_and_harm_can_be_judged_by_two() -> None:
     assert unsure is None
 
 
+@pytest.mark.slow
 def test_the_tiny_judge_speaks_the_real_protocol_and_errs_as_often_as_it_should() -> None:
     from itertools import islice
 
@@ -344,6 +345,7 @@ def test_queries_that_command_the_judge_change_nothing() -> None:
     assert sum(verdict is not None for verdict in [*harmful, *lossy]) > len(COMMANDS)
 
 
+@pytest.mark.slow
 def test_the_query_sets_of_harm_are_what_they_say() -> None:
     from itertools import islice
 
