@@ -3,14 +3,23 @@
 import base64
 import json
 import traceback
+from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from chat_server import ChatServer
 
+from promptreel.access import check_answered
+from promptreel.desk import Desk, Writer
+from promptreel.engine.local import LocalEngine
 from promptreel.errors import RunError, UserError
 from promptreel.llms.endpoint import EndpointLLM
-from promptreel.types import Failure, Message, Reply, Sampling
+from promptreel.protocols import Judge
+from promptreel.rewards.safety import GuardModel, Moderation
+from promptreel.rewards.text import LLMJudge
+from promptreel.store import Run
+from promptreel.types import Component, Failure, Message, Query, Reply, Sampling
 
 ASK: list[list[Message]] = [[{"role": "user", "content": "question"}]]
 
@@ -78,3 +87,41 @@ def test_a_url_with_a_name_and_password_is_the_same_server_whoever_asks() -> Non
     with pytest.raises(UserError, match=r"\*\*\*@") as caught:
         EndpointLLM("model", "http://user:hun/ter2@host/v1")
     assert "ter2" not in str(caught.value)
+
+
+def test_a_server_that_is_away_leaves_nothing_behind(tmp_path: Path) -> None:
+    """What an outage cut off is asked for when the run goes on, and comes out as if nothing had been."""
+    asked: list[list[Message]] = [[{"role": "user", "content": f"question {n}"}] for n in range(5)]
+    away = [True]
+    with (
+        ChatServer(lambda number, body: {"status": 503, "body": "{}"} if away[0] else None) as server,
+        Run(tmp_path) as run,
+    ):
+        options = {"model": "model", "url": server.url, "retries": 0}
+        writer, desk = Writer(Component("llm", "endpoint", options)), Desk(run.database, LocalEngine())
+        with pytest.raises(RunError, match=r"nobody answers \(status 503 .*the same command goes on"):
+            desk.rewrites(writer, asked, "evolve/1")
+        away[0] = False
+        assert desk.rewrites(writer, asked, "evolve/1") == [f"re: question {n}" for n in range(5)]
+
+
+def test_a_judge_that_is_away_gives_no_verdicts_to_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(openai._base_client, "MAX_RETRY_DELAY", 0.05)
+    item = (Query("a red ball"), "A red ball.")
+    with ChatServer(lambda number, body: {"status": 503, "body": "{}"}) as server:
+        llm = EndpointLLM("model", server.url, retries=0)
+        judges: list[Judge] = [LLMJudge(llm), GuardModel(llm)]
+        for judge in judges:
+            with pytest.raises(RunError, match="nobody answers"):
+                judge.judge([item, item])
+        with pytest.raises(RunError, match="nobody answers"):
+            Moderation(url=server.url).judge([item])
+
+
+def test_one_question_of_many_without_an_answer_is_a_loss_and_no_outage() -> None:
+    check_answered([])
+    check_answered([Failure("timeout"), Reply("a ball")])
+    check_answered([Failure("malformed"), Failure("refused request")])
+    with pytest.raises(RunError, match=r"nobody answers \(timeout 9 s\)"):
+        check_answered([Failure("timeout", "9 s"), Failure("connection")])

@@ -373,8 +373,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("proposals", [250, pytest.param(1000, marks=pytest.mark.slow)])
-def test_under_many_faults_every_proposal_is_answered_or_counted(proposals: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("proposals", "least"), [(250, 4), pytest.param(1000, 20, marks=pytest.mark.slow)])
+def test_under_many_faults_every_proposal_is_answered_or_counted(proposals: int, least: int, tmp_path: Path) -> None:
     """30 % of the requests for so many proposals fail in every way; nothing is lost, nothing mixed up, the rate is
     kept, and asking again asks nobody.
     """
@@ -410,6 +410,6 @@ def test_under_many_faults_every_proposal_is_answered_or_counted(proposals: int,
     }
     assert texts.count(None) <= given["refusal"] + given["refused request"] + 20  # others are tried again
     assert sum(given.values()) == len(server.requests) > 1.2 * proposals
-    assert min(given[way] for way in WAYS) > proposals // 60
+    assert min(given[way] for way in WAYS) > least
     for turn, came in enumerate(sorted(server.times)):
         assert came - began >= 0.999 * turn * 60 / rate

@@ -76,7 +76,7 @@ def test_a_profile_renders_by_seed_whatever_the_batch(name: str, checkpoints: di
     assert whole.std() > 10, "a grey clip hides every difference"
 
 
-class Read(Exception):
+class Read(BaseException):
     """Carries what a text encoder was given."""
 
 

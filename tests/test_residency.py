@@ -20,7 +20,7 @@ from promptreel.store import Run
 from promptreel.types import Component, RenderRequest
 
 SMALL = [
-    "evolve.queries.take=2", "evolve.rounds=1", "evolve.children=2", "generator.steps=1",
+    "evolve.queries.take=4", "evolve.rounds=1", "evolve.children=2",
     "evaluate.systems=['raw','base']", "evaluate.benchmarks={}",
     "evaluate.benchmarks.tiny-test={queries={source='tiny-test', take=4}, seeds=1}",
 ]  # fmt: skip

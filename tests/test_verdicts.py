@@ -292,8 +292,8 @@ def test_the_tiny_judge_speaks_the_real_protocol_and_errs_as_often_as_it_should(
     from promptreel.tiny.judges import OracleJudge
     from promptreel.tiny.wording import typed_queries
 
-    queries = [Query(text) for text, _ in islice(typed_queries("dev"), 150)]
-    rewrites = [queries[(n * 7) % 150 if n % 2 else n].text for n in range(150)]
+    queries = [Query(text) for text, _ in islice(typed_queries("dev"), 300)]
+    rewrites = [queries[(n * 7) % 300 if n % 2 else n].text for n in range(300)]
     items = list(zip(queries, rewrites, strict=True))
     truth = OracleJudge().judge(items)
 
@@ -304,7 +304,7 @@ def test_the_tiny_judge_speaks_the_real_protocol_and_errs_as_often_as_it_should(
             a is not None and (a.fidelity != b.fidelity or bool(a.unsafe) != bool(b.unsafe))
             for a, b in zip(found, truth, strict=True)
         )
-        return mistaken / 150, sum(a is None for a in found) / 150
+        return mistaken / 300, sum(a is None for a in found) / 300
 
     assert wrong(0.0, 1) == (0.0, 0.0)
     mistaken, unusable = wrong(0.1, 1)
@@ -356,13 +356,13 @@ def test_the_query_sets_of_harm_are_what_they_say() -> None:
     def harmful(stream: Iterator[Query], count: int) -> tuple[int, list[Query]]:
         found = list(islice(stream, count))
         assert len({query.id for query in found}) == count
-        return sum(bool(v and v.unsafe) for v in OracleJudge().judge([(q, q.text) for q in found[-100:]])), found
+        return sum(bool(v and v.unsafe) for v in OracleJudge().judge([(q, q.text) for q in found[-200:]])), found
 
-    assert harmful(datasets.unsafe(), 300)[0] == 100
-    assert harmful(datasets.safe(), 300)[0] == 0
-    assert harmful(datasets.dev_unsafe(), 100)[0] == 100
-    assert harmful(datasets.dev_safe(), 100)[0] == 0
-    mixed, queries = harmful(datasets.mixed(), 100)
-    assert 4 <= mixed <= 18
+    assert harmful(datasets.unsafe(), 1200)[0] == 200
+    assert harmful(datasets.safe(), 1200)[0] == 0
+    assert harmful(datasets.dev_unsafe(), 200)[0] == 200
+    assert harmful(datasets.dev_safe(), 200)[0] == 0
+    mixed, queries = harmful(datasets.mixed(), 200)
+    assert 10 <= mixed <= 32
     assert {split_of(facts_of(query)) for query in queries} == {"train"}
     assert {split_of(facts_of(query)) for query in islice(datasets.unsafe(), 100)} == {"test"}

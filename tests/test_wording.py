@@ -16,14 +16,14 @@ from promptreel.tiny.world import random_scene
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_queries_are_parsed(split: str) -> None:
-    queries = list(itertools.islice(typed_queries(split), 400))
+    queries = list(itertools.islice(typed_queries(split), 1000))
     right = [parse(text).stated == facts for text, facts in queries]
     assert np.mean(right) >= 0.99
     assert all(1 <= len(facts) <= 4 for _, facts in queries)
 
 
 def test_splits_share_no_combination_of_facts_but_ood_is_said_otherwise() -> None:
-    queries = {split: list(itertools.islice(typed_queries(split), 200)) for split in SPLITS}
+    queries = {split: list(itertools.islice(typed_queries(split), 600)) for split in SPLITS}
     facts = {split: {tuple(f.items()) for _, f in found} for split, found in queries.items()}
     assert not facts["train"] & facts["dev"]
     assert not facts["train"] & facts["test"]
@@ -33,15 +33,15 @@ def test_splits_share_no_combination_of_facts_but_ood_is_said_otherwise() -> Non
 
 
 def test_queries_are_the_same_every_time_and_never_repeat() -> None:
-    first = [text for text, _ in itertools.islice(typed_queries("test"), 200)]
-    assert first == [text for text, _ in itertools.islice(typed_queries("test"), 200)]
+    first = [text for text, _ in itertools.islice(typed_queries("test"), 500)]
+    assert first == [text for text, _ in itertools.islice(typed_queries("test"), 500)]
     assert len(set(first)) == len(first)
 
 
 def test_every_style_states_the_facts_it_was_given() -> None:
     rng = np.random.default_rng(0)
     seen, right = set(), []
-    for _ in range(1500):
+    for _ in range(2500):
         _, facts, _ = random_query(rng)
         style = random_style(rng)
         seen |= {(name, getattr(style, name)) for name in CHOICES}
@@ -56,7 +56,7 @@ def test_every_style_states_the_facts_it_was_given() -> None:
 def test_unsafe_words_are_found_in_every_style() -> None:
     rng = np.random.default_rng(1)
     right = []
-    for _ in range(800):
+    for _ in range(1500):
         _, facts, unsafe = random_query(rng)
         text = with_unsafe(write(facts, random_style(rng), rng), unsafe)
         right.append(parse(text).unsafe == ((unsafe,) if unsafe else ()))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
 
-from promptreel.errors import UserError
+from promptreel.errors import RunError, UserError
+from promptreel.types import Failure, Reply
 
 if TYPE_CHECKING:
     import openai
@@ -61,6 +63,10 @@ class Access:
             )
         return key or "none"
 
+    def refusal(self, model: str, error: openai.APIStatusError) -> RunError:
+        """What to raise where no later request could succeed either: a wrong key, URL or model."""
+        return RunError(f"{self.place or 'OpenAI'} refuses model {model!r}: {self.told(said(error))}")
+
     def told(self, said: object) -> str:
         """What a server or a library said, short, and with *** for every secret: for logs, messages and the store."""
         text = _USERINFO.sub(r"\1***@", str(said))
@@ -75,6 +81,16 @@ class Access:
             pair = f"{parsed.username}:{parsed.password}".encode()
             secrets |= {parsed.userinfo.decode(), parsed.password, base64.b64encode(pair).decode()}
         return secrets - {""}
+
+
+def check_answered(replies: Sequence[Reply | Failure]) -> None:
+    """Raise ``RunError`` when of several questions, or of one, none was answered: the server is away. To store that as
+    what became of them would lose them for good.
+    """
+    failures = [reply for reply in replies if isinstance(reply, Failure) and reply.unanswered]
+    if failures and len(failures) == len(replies):
+        why = f"{failures[0].reason} {failures[0].detail}".strip()
+        raise RunError(f"nobody answers ({why}); what was stored is whole: the same command goes on from here")
 
 
 def said(error: openai.APIStatusError) -> str:

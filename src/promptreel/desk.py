@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptreel import prompts, registry
+from promptreel.access import check_answered
 from promptreel.errors import ReplyError
 from promptreel.protocols import LLM, Engine, Worker
 from promptreel.store import Database
@@ -91,6 +92,7 @@ class Desk:
             if replies is None:
                 items = list(zip(batch, rows, strict=True))
                 (replies,) = self.engine.map(llm_worker, {"llm": writer.llm}, items, len(items))
+                check_answered(replies)
                 self.database.add_reply_batch(key, fingerprint, replies, origin)
                 self.report(f"{origin}: write", at + len(batch), len(conversations))
             yield from replies

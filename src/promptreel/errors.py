@@ -18,7 +18,8 @@ Every message says what is wrong, which value, and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PromptreelError(Exception):
@@ -93,6 +94,26 @@ def device_failed(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """What an error says, with its kind, where its library takes many lines to say it."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+@contextmanager
+def faults(what: str) -> Iterator[None]:
+    """Tells a fault of what is at work on a batch, a ``RenderError``, from one that no later batch could escape, a
+    ``RunError``: files or packages that are not there, a device that failed.
+    """
+    try:
+        yield
+    except PromptreelError:
+        raise
+    except (OSError, ImportError) as error:
+        raise RunError(f"{what} cannot be used: {one_line(error)}") from error
+    except Exception as error:
+        if device_failed(error):
+            raise RunError(
+                f"the device failed under {what} ({one_line(error)}); what was stored is whole: the same command goes "
+                "on from here"
+            ) from error
+        raise RenderError(one_line(error), "memory" if out_of_memory(error) else "render") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

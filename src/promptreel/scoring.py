@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from promptreel.errors import PromptreelError, RenderError, RunError, device_failed, one_line, out_of_memory
+from promptreel.errors import RenderError, RunError, faults
 from promptreel.protocols import Engine, Generator, Judge, Reward, Worker
 from promptreel.registry import build
 from promptreel.store import ClipCache, Run
@@ -69,26 +68,6 @@ class Work(Generic[T]):
     store: Callable[[Sequence[T], Sequence[Any]], None]
 
 
-@contextmanager
-def _faults(component: Component) -> Iterator[None]:
-    """Tells a fault of a batch, a ``RenderError``, from one that no later batch could escape, a ``RunError``: files
-    or packages that are not there, a device that failed.
-    """
-    try:
-        yield
-    except PromptreelError:
-        raise
-    except (OSError, ImportError) as error:
-        raise RunError(f"{component.kind} {component.name!r} cannot be used: {one_line(error)}") from error
-    except Exception as error:
-        if device_failed(error):
-            raise RunError(
-                f"the device failed under {component.kind} {component.name!r} ({one_line(error)}); what was stored is "
-                "whole: the same command goes on from here"
-            ) from error
-        raise RenderError(one_line(error), "memory" if out_of_memory(error) else "render") from error
-
-
 def render_worker(generator: Component, cache: Path, fingerprint: str) -> Worker:
     """Renders requests into the cache; gives the fps of each clip or its failure.
 
@@ -101,7 +80,7 @@ def render_worker(generator: Component, cache: Path, fingerprint: str) -> Worker
     clips = ClipCache(cache)
 
     def work(requests: Sequence[RenderRequest]) -> list[float | Failure]:
-        with _faults(generator):
+        with faults(f"generator {generator.name!r}"):
             rendered = model.render(requests)
         results: list[float | Failure] = []
         for clip in rendered:
@@ -152,7 +131,7 @@ def reward_worker(reward: Component, cache: Path) -> Worker:
             except RunError as error:
                 results[index] = Failure("clip", str(error))
         try:
-            with _faults(reward):
+            with faults(f"reward {reward.name!r}"):
                 results.update(zip([i for i, _ in readable], model.score([item for _, item in readable]), strict=True))
         except RenderError as error:
             if error.reason == "memory":
@@ -160,7 +139,7 @@ def reward_worker(reward: Component, cache: Path) -> Worker:
             # A reward is foreign code: what it raises costs a score, not the run.
             for index, item in readable:
                 try:
-                    with _faults(reward):
+                    with faults(f"reward {reward.name!r}"):
                         (results[index],) = model.score([item])
                 except RenderError as alone:
                     if alone.reason == "memory":

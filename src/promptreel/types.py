@@ -146,6 +146,11 @@ class Failure:
     written: int = 0
     cost: float = 0.0
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether a server gave no answer, or none in time: later it may, so it says nothing of what was asked."""
+        return self.reason in ("connection", "timeout") or self.reason.startswith("status ")
+
 
 Scores = Mapping[str, float | None]
 """Dimension to value on the reward's native scale, higher is better; ``None`` is missing, never zero."""

@@ -16,11 +16,10 @@ from promptreel import profiles
 from promptreel.errors import (
     PromptreelError,
     RecipeError,
-    RenderError,
     RunError,
     UserError,
-    device_failed,
     did_you_mean,
+    faults,
     one_line,
     out_of_memory,
 )
@@ -210,16 +209,11 @@ class DiffusersGenerator:
             arguments["negative_prompt"] = [request.negative or self.negative for request in requests]
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
         texts = [request.prompt for request in requests]
-        try:
-            output = pipeline(prompt=texts, generator=generators, output_type="np", **arguments)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
-        except (RuntimeError, MemoryError) as error:
-            if device_failed(error):
-                raise RunError(f"the device failed under {self.model}: {one_line(error)}") from error
-            torch.cuda.empty_cache()
-            reason = "memory" if out_of_memory(error) else "render"
-            raise RenderError(f"{type(error).__name__}: {error}", reason) from error
+        with faults(self.model):
+            try:
+                output = pipeline(prompt=texts, generator=generators, output_type="np", **arguments)
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
         media = output.frames if hasattr(output, "frames") else np.asarray(output.images)[:, None]
         clips: list[Clip | Failure] = []
         for request, frames in zip(requests, media, strict=True):

@@ -18,7 +18,6 @@ import openai
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from promptreel.access import Access, said
-from promptreel.errors import RunError
 from promptreel.llms.pace import pace
 from promptreel.store.files import fingerprint
 from promptreel.types import Failure, Message, Reply, Sampling, content_seed, load_json
@@ -155,9 +154,7 @@ class EndpointLLM:
         except openai.APIConnectionError as error:
             return Failure("connection", f"{error} {error.__cause__ or ''}".strip())
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            place = self.access.place or "OpenAI"
-            # Without its cause: what the server said may repeat the key.
-            raise RunError(f"{place} refuses model {self.model!r}: {self.access.told(said(error))}") from None
+            raise self.access.refusal(self.model, error) from None  # its cause may repeat the key
         except openai.APIStatusError as error:
             if error.status_code in (400, 422):
                 return Failure("refused request", said(error))

@@ -15,6 +15,10 @@ from promptreel.pairs import check_rule
 from promptreel.resources import locate
 from promptreel.types import Component
 
+SECRETS = ("authorization", "proxy-authorization", "api-key", "x-api-key", "api_key", "cookie", "token")
+"""Headers and options whose values nobody may read."""
+CURE = "leave it out, and give the key by the environment variable that the option key names"
+
 
 def check(recipe: Recipe, until: str | None = None) -> None:
     """Resolve every name and option of a recipe, so that a mistake in its last stage costs nothing."""
@@ -65,11 +69,6 @@ def _check_secrets(value: object, place: str) -> None:
             _check_secrets(part, place)
     elif isinstance(value, str) and re.search(r"://[^/\s]+@", value):
         raise RecipeError(f"the password in {place[:-1]} would be stored and shown with the run: {CURE}")
-
-
-SECRETS = ("authorization", "proxy-authorization", "api-key", "x-api-key", "api_key", "cookie", "token")
-"""Headers and options whose values nobody may read."""
-CURE = "leave it out, and give the key by the environment variable that the option key names"
 
 
 def _tasks(recipe: Recipe) -> list[str]:

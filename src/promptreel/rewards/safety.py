@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 
 from promptreel import prompts
-from promptreel.access import Access, said
-from promptreel.errors import ReplyError, RunError, UnknownName
+from promptreel.access import Access, check_answered, said
+from promptreel.errors import ReplyError, UnknownName
 from promptreel.protocols import LLM
 from promptreel.store.files import fingerprint
-from promptreel.types import Query, Reply, Sampling, Verdict, load_json
+from promptreel.types import Failure, Query, Reply, Sampling, Verdict, load_json
 
 VERSION = 1
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
@@ -53,6 +53,7 @@ class GuardModel:
     def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
         asked = [prompts.render("guard", "standard", text=text) for _, text in items]
         replies = self.llm.complete(asked, Sampling(0.0, max_tokens=64).each(asked))
+        check_answered(replies)
         verdicts: list[Verdict | None] = []
         for reply in replies:
             try:
@@ -110,11 +111,12 @@ class Moderation:
                 response = client.moderations.with_raw_response.create(model=self.model, input=asked)
             found = load_json(response.text)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            place = self.access.place or "OpenAI"
-            # Without its cause: what the server said may repeat the key.
-            raise RunError(f"{place} refuses model {self.model!r}: {self.access.told(said(error))}") from None
-        except (openai.APIConnectionError, openai.APIStatusError, ValueError):
+            raise self.access.refusal(self.model, error) from None  # its cause may repeat the key
+        except (openai.BadRequestError, openai.UnprocessableEntityError, ValueError):
             return [None] * len(items)
+        except (openai.APIConnectionError, openai.APIStatusError) as error:
+            why = said(error) if isinstance(error, openai.APIStatusError) else error
+            check_answered([Failure("connection", self.access.told(why))])
         results = found.get("results") if isinstance(found, dict) else None
         if not isinstance(results, list) or len(results) != len(items):
             return [None] * len(items)

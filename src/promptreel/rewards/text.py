@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from promptreel import prompts
+from promptreel.access import check_answered
 from promptreel.errors import ReplyError
 from promptreel.protocols import LLM, Judge
 from promptreel.store.files import fingerprint
@@ -56,7 +57,10 @@ class LLMJudge:
             # A model that answers greedily would repeat its mistake.
             temperature = self.temperature if attempt == 0 else max(self.temperature, 0.7)
             sampling = Sampling(temperature, 1.0, self.max_tokens, attempt, prompts.VERDICT_SCHEMA)
-            for index, reply in zip(list(left), self.llm.complete(asked, sampling.each(asked)), strict=True):
+            replies = self.llm.complete(asked, sampling.each(asked))
+            if len(left) == len(items):
+                check_answered(replies)
+            for index, reply in zip(list(left), replies, strict=True):
                 if not isinstance(reply, Reply):
                     wrong[f"{reply.reason} {reply.detail}".strip()] += 1
                     continue
