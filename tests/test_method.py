@@ -257,6 +257,17 @@ def test_what_the_gate_dropped_loses_against_what_says_most_nearly_the_same() ->
     assert len(gate(samples, drops, {}, per_query=1)) == 1
 
 
+def test_texts_of_a_critique_make_pairs_by_what_they_say() -> None:
+    """Nothing was rendered, so no candidate has a total."""
+    passed = [Candidate("a red ball goes up", 0), Candidate("We see a ball of red", 1)]
+    bad = [Candidate("a red ball goes down", 0, dropped="fidelity"), Candidate("a dog", 0, dropped="invented")]
+    pairs = gate({Q[0]: [*bad, *passed]}, Counter[str](), {})
+    assert [(p.chosen, p.rejected) for p in pairs] == [(passed[0].text, b.text) for b in bad]
+    check_rule("gate", {"per_query": 2}, rendered=False)
+    with pytest.raises(RecipeError, match="'dominance' compares clips, and a critique renders none: name gate"):
+        check_rule("dominance", {}, rendered=False)
+
+
 def test_a_query_with_a_text_pair_drops_its_video_pair_unless_told_otherwise() -> None:
     text = [Pair(Q[0], "a", "b", "text_refined", 1.0)]
     video = [Pair(Q[0], "c", "d", "dominance", 1.0), Pair(Q[1], "e", "f", "dominance", 1.0)]

@@ -196,15 +196,16 @@ class SampleStage(Stage):
 
 
 class PairsStage(Stage):
-    """Turn scored candidates into preference pairs by a named rule."""
+    """Turn candidates into preference pairs by a named rule."""
 
     kind: Literal["pairs"]
     samples: str
+    """The sample stage whose candidates are compared, or the critique stage, by a rule that needs no clips."""
     rule: ComponentTable
 
     @property
     def needs(self) -> list[tuple[str, tuple[str, ...]]]:
-        return [(self.samples, ("sample",))]
+        return [(self.samples, ("sample", "critique"))]
 
 
 class DPOStage(Stage):

@@ -1,12 +1,14 @@
 """Preference pairs from the candidates of a query: each rule a named function, every drop counted.
 
-A rule is given all candidates of each query: those that have a total, and those that the gate dropped.
+A rule is given all candidates of each query: those that passed the gate, with a total where they were rendered and
+scored, and those that it dropped.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -107,8 +109,8 @@ def _dominates(
     return better
 
 
-GATE = ("fidelity", "unsafe", "too long")
-"""Verdicts of the gate that say what is wrong with a text. Where there was no verdict, nobody knows."""
+GATE = ("fidelity", "unsafe", "invented", "too long")
+"""Reasons that say what is wrong with a text. Where there was no verdict, nobody knows."""
 
 
 def gate(
@@ -117,15 +119,17 @@ def gate(
     floors: Mapping[str, float],
     per_query: int | None = 3,
 ) -> list[Pair]:
-    """What passed the gate over what it dropped, for no render more than the scored candidates took.
+    """What passed the gate over what it dropped, by what the texts say: no clip is needed.
 
-    Each dropped candidate loses against the scored one that says most nearly the same, so that what differs is
-    what was wrong with it; the better total decides among equals. At most ``per_query`` pairs for a query, in
-    the order in which they were drawn. Only candidates that clear all floors are chosen.
+    Each dropped candidate loses against the one that passed and says most nearly the same, so that what differs
+    is what was wrong with it; the better total, where clips were scored, decides among equals. At most
+    ``per_query`` pairs for a query, in the order in which they were drawn. Only candidates that clear all floors
+    are chosen.
     """
     pairs: list[Pair] = []
     for query, candidates in samples.items():
-        good = [(c, total) for c, total in _totals(candidates) if clears(c.dimensions, floors)]
+        passed = [c for c in candidates if c.dropped is None and clears(c.dimensions, floors)]
+        good = [(c, -math.inf if c.total is None else c.total) for c in passed]
         bad = [c.text for c in candidates if c.dropped in GATE]
         if not good or not bad:
             drops["nothing passed" if not good else "nothing dropped"] += 1
@@ -159,6 +163,8 @@ def merge(sources: Sequence[Sequence[Pair]], exclusive: bool) -> list[Pair]:
 
 
 RULES: dict[str, Rule] = {"margin_floors": margin_floors, "dominance": dominance, "gate": gate}
+OF_TEXTS = ("gate",)
+"""Rules that need no clips."""
 
 
 def rule(name: str) -> Rule:
@@ -167,9 +173,11 @@ def rule(name: str) -> Rule:
     return RULES[name]
 
 
-def check_rule(name: str, options: Mapping[str, object]) -> None:
-    """Raise for a rule that does not exist, or an option that it does not take."""
+def check_rule(name: str, options: Mapping[str, object], rendered: bool = True) -> None:
+    """Raise for a rule that does not exist, an option that it does not take, or clips it needs and does not get."""
     known = list(inspect.signature(rule(name)).parameters)[2:]
+    if not rendered and name not in OF_TEXTS:
+        raise RecipeError(f"pair rule {name!r} compares clips, and a critique renders none: name {', '.join(OF_TEXTS)}")
     for option in options:
         if option not in known:
             raise RecipeError(f"pair rule {name!r} has no option {option!r}{did_you_mean(option, known)}")

@@ -9,7 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from promptreel import profiles, prompts, registry
-from promptreel.config import CritiqueStage, DPOStage, EvaluateStage, EvolveStage, PairsStage, Recipe, SFTStage
+from promptreel.config import (
+    CritiqueStage,
+    DPOStage,
+    EvaluateStage,
+    EvolveStage,
+    PairsStage,
+    Recipe,
+    SampleStage,
+    SFTStage,
+)
 from promptreel.errors import RecipeError, UnknownName, importing
 from promptreel.pairs import check_rule
 from promptreel.resources import locate
@@ -45,7 +54,8 @@ def check(recipe: Recipe, until: str | None = None) -> None:
     _check_quantization(recipe)
     for stage in recipe.stage:
         if isinstance(stage, PairsStage):
-            check_rule(stage.rule.name, stage.rule.model_extra or {})
+            rendered = any(stage.samples == sampled.name for sampled in recipe.stages(SampleStage))
+            check_rule(stage.rule.name, stage.rule.model_extra or {}, rendered)
         elif isinstance(stage, SFTStage | DPOStage):
             if (name := recipe.student.llm.name) != "local":
                 raise RecipeError(

@@ -246,12 +246,12 @@ class Pipeline(Workshop):
         return {"candidates": len(items), "dropped": self.keep(stage.name, tried)}
 
     def pairs(self, stage: PairsStage) -> dict[str, Any]:
-        """Turn scored candidates into preferences."""
-        sampled = next(s for s in self.recipe.stages(SampleStage) if s.name == stage.samples)
+        """Turn candidates into preferences."""
         samples = self.kept(stage.samples)
         drops: Counter[str] = Counter()
-        options = {"floors": self.recipe.blends[sampled.blend].floors, **(stage.rule.model_extra or {})}
-        made = rule(stage.rule.name)(samples, drops, **options)
+        blends = [sampled.blend for sampled in self.recipe.stages(SampleStage) if sampled.name == stage.samples]
+        floors = self.recipe.blends[blends[0]].floors if blends else {}  # a critique has no clips
+        made = rule(stage.rule.name)(samples, drops, **{"floors": floors, **(stage.rule.model_extra or {})})
         self.run.database.add_pairs(stage.name, made)
         return {"pairs": len(made), "queries": len(samples), "dropped": dict(drops)}
 
