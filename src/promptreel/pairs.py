@@ -118,13 +118,15 @@ def gate(
     drops: Counter[str],
     floors: Mapping[str, float],
     per_query: int | None = 3,
+    length: float = 0.0,
 ) -> list[Pair]:
     """What passed the gate over what it dropped, by what the texts say: no clip is needed.
 
     Each dropped candidate loses against the one that passed and says most nearly the same, so that what differs
     is what was wrong with it; the better total, where clips were scored, decides among equals. At most
     ``per_query`` pairs for a query, in the order in which they were drawn. Only candidates that clear all floors
-    are chosen.
+    are chosen, and that have at least ``length`` times the words of what they win over: who says more has more to
+    get wrong, so without it these pairs teach to say little.
     """
     pairs: list[Pair] = []
     for query, candidates in samples.items():
@@ -134,9 +136,15 @@ def gate(
         if not good or not bad:
             drops["nothing passed" if not good else "nothing dropped"] += 1
             continue
-        for text in bad[:per_query]:
-            chosen, _ = max(good, key=lambda entry: (_likeness(entry[0].text, text), entry[1]))
-            pairs.append(Pair(query, chosen.text, text, "gate", 0.0))
+        made: list[Pair] = []
+        for text in bad:
+            least = length * len(text.split())
+            if whole := [(c, total) for c, total in good if len(c.text.split()) >= least]:
+                chosen, _ = max(whole, key=lambda entry: (_likeness(entry[0].text, text), entry[1]))
+                made.append(Pair(query, chosen.text, text, "gate", 0.0))
+        if not made:
+            drops["too short"] += 1
+        pairs += made[:per_query]
     return pairs
 
 
