@@ -265,8 +265,9 @@ def test_texts_of_a_critique_make_pairs_by_what_they_say() -> None:
     assert [(p.chosen, p.rejected) for p in pairs] == [(passed[0].text, b.text) for b in bad]
     longer = Candidate("We see a red ball that goes down and down and down", 0, dropped="fidelity")
     drops = Counter[str]()
-    assert gate({Q[0]: [longer, *passed]}, drops, {}, length=1.0) == []
-    assert drops == {"too short": 1}
+    assert gate({Q[0]: [longer, *passed]}, drops, {}, length=0.8) == []
+    assert drops == {"other lengths": 1}
+    assert len(gate({Q[0]: [longer, *passed]}, drops, {}, length=0.4)) == 1
     check_rule("gate", {"per_query": 2}, rendered=False)
     with pytest.raises(RecipeError, match="'dominance' compares clips, and a critique renders none: name gate"):
         check_rule("dominance", {}, rendered=False)

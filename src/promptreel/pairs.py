@@ -125,8 +125,8 @@ def gate(
     Each dropped candidate loses against the one that passed and says most nearly the same, so that what differs
     is what was wrong with it; the better total, where clips were scored, decides among equals. At most
     ``per_query`` pairs for a query, in the order in which they were drawn. Only candidates that clear all floors
-    are chosen, and that have at least ``length`` times the words of what they win over: who says more has more to
-    get wrong, so without it these pairs teach to say little.
+    are chosen, and only where the shorter text of a pair has at least ``length`` times the words of the longer: who
+    says more has more to get wrong, so that pairs of any length would teach to say little.
     """
     pairs: list[Pair] = []
     for query, candidates in samples.items():
@@ -138,14 +138,19 @@ def gate(
             continue
         made: list[Pair] = []
         for text in bad:
-            least = length * len(text.split())
-            if whole := [(c, total) for c, total in good if len(c.text.split()) >= least]:
-                chosen, _ = max(whole, key=lambda entry: (_likeness(entry[0].text, text), entry[1]))
+            if alike := [(c, total) for c, total in good if _same_length(c.text, text) >= length]:
+                chosen, _ = max(alike, key=lambda entry: (_likeness(entry[0].text, text), entry[1]))
                 made.append(Pair(query, chosen.text, text, "gate", 0.0))
         if not made:
-            drops["too short"] += 1
+            drops["other lengths"] += 1
         pairs += made[:per_query]
     return pairs
+
+
+def _same_length(a: str, b: str) -> float:
+    """The words of the shorter text as a share of those of the longer, 0 to 1."""
+    shorter, longer = sorted([len(a.split()), len(b.split())])
+    return shorter / longer if longer else 1.0
 
 
 def _likeness(a: str, b: str) -> float:
