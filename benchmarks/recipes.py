@@ -3,9 +3,9 @@
 python benchmarks/recipes.py NAME[:SYSTEM]=RUN[,RUN...] ... [--benchmark tiny-test] [--metric overall]
 
 Every RUN is a finished run; those of one name differ in the seed of the recipe alone, and the runs of all names are
-given in the same order of seeds. A system of each run, by default its last student, is compared with those of the same
-place, query by query, on the same noise. Intervals resample the seeds and, within each, the queries; those of shares of
-texts are exact, for all seeds together.
+given in the same order of seeds. A system of each run, by default its last student (checked, where the run evaluates
+it so), is compared with those of the same place, query by query, on the same noise. Intervals resample the seeds and,
+within each, the queries; those of shares of texts are exact, for all seeds together.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Student:
 
 
 def student(directory: Path, benchmark: str, system: str) -> Student:
-    """A system of a run, by default the last student."""
+    """A system of a run, by default the one it is about."""
     with Run(directory, alone=False) as run:
         summary = run.summary() or {}
         recipe = parse_recipe(run.recipe() or {})

@@ -255,22 +255,32 @@ def test_what_the_gate_dropped_loses_against_what_says_most_nearly_the_same() ->
     assert [p.chosen for p in gate(samples, drops, {"x": 1.0})] == []
     assert drops["nothing passed"] == 2
     assert len(gate(samples, drops, {}, per_query=1)) == 1
+    assert gate({Q[0]: [*bad, *bad, *good]}, drops, {}) == pairs  # what is said twice counts once
 
 
 def test_texts_of_a_critique_make_pairs_by_what_they_say() -> None:
     """Nothing was rendered, so no candidate has a total."""
     passed = [Candidate("a red ball goes up", 0), Candidate("We see a ball of red", 1)]
     bad = [Candidate("a red ball goes down", 0, dropped="fidelity"), Candidate("a dog", 0, dropped="invented")]
-    pairs = gate({Q[0]: [*bad, *passed]}, Counter[str](), {})
+    pairs = gate({Q[0]: [*bad, *passed]}, Counter[str](), {}, length=0.4)
     assert [(p.chosen, p.rejected) for p in pairs] == [(passed[0].text, b.text) for b in bad]
     longer = Candidate("We see a red ball that goes down and down and down", 0, dropped="fidelity")
     drops = Counter[str]()
-    assert gate({Q[0]: [longer, *passed]}, drops, {}, length=0.8) == []
+    assert gate({Q[0]: [longer, *passed]}, drops, {}) == []
     assert drops == {"other lengths": 1}
     assert len(gate({Q[0]: [longer, *passed]}, drops, {}, length=0.4)) == 1
-    check_rule("gate", {"per_query": 2}, rendered=False)
-    with pytest.raises(RecipeError, match="'dominance' compares clips, and a critique renders none: name gate"):
+
+
+def test_options_of_a_rule_are_checked_before_it_has_anything_to_do() -> None:
+    check_rule("gate", {"per_query": 2, "length": 1.0}, rendered=False)
+    with pytest.raises(
+        RecipeError, match="'dominance' compares clips, and a critique renders none: name gate, or the "
+    ):
         check_rule("dominance", {}, rendered=False)
+    with pytest.raises(RecipeError, match="length is 85, and is a share between 0 and 1"):
+        check_rule("gate", {"length": 85})
+    with pytest.raises(RecipeError, match="pair rule 'gate': '<=' not supported"):
+        check_rule("gate", {"length": "0.85"})
 
 
 def test_a_query_with_a_text_pair_drops_its_video_pair_unless_told_otherwise() -> None:

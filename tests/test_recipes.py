@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from promptreel.cli.runs import DEMO, QUICK
 from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage
 from promptreel.errors import UserError
 from promptreel.pipeline.check import check
+from promptreel.pipeline.plan import plan
 from promptreel.recipes import load_recipe
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -68,3 +70,24 @@ def test_vpo_lets_a_text_pair_replace_the_video_pair_of_its_query() -> None:
         (dpo,) = load_recipe(name)[0].stages(DPOStage)
         assert dpo.exclusive
         assert dpo.pairs == ["critique-dpo", "pairs"]
+
+
+@pytest.mark.parametrize("settings", [(), DEMO, QUICK], ids=["full", "demo", "quick"])
+def test_the_demo_teaches_by_clips_first_and_then_by_texts_of_other_queries(settings: tuple[str, ...]) -> None:
+    recipe, _ = load_recipe("tiny_promptreel", settings)
+    check(recipe)
+    stages = {stage.name: stage for stage in recipe.stage}
+    first, second = recipe.stages(DPOStage)
+    assert (first.student, second.student) == ("sft", first.name)
+    assert [stages[name].samples for name in (*first.pairs, *second.pairs)] == ["sample", "critique"]
+    taken = [stages[name].queries for name in ("evolve", "sample", "critique")]
+    ends = [table.skip + table.take for table in taken]
+    assert all(end <= table.skip for end, table in zip(ends, taken[1:], strict=False))
+
+
+def test_a_plan_counts_every_draw_of_a_checked_system() -> None:
+    recipe, _ = load_recipe("tiny_promptreel", ["evaluate.systems=['raw', 'dpo-2', 'checked']"])
+    *_, asked = plan(recipe)[0]
+    assert asked.queries is not None
+    assert asked.replies == asked.queries * (1 + recipe.systems["checked"].attempts + 1)  # and the ceiling
+    assert asked.verdicts == asked.queries * (4 + recipe.systems["checked"].attempts)

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import small_world
 
+from promptreel.config import EvaluateStage
 from promptreel.errors import RunError
 from promptreel.pipeline import run
+from promptreel.recipes import load_recipe
 from promptreel.report import picture
 from promptreel.report.gallery import marked
-from promptreel.report.page import write
+from promptreel.report.page import final_system, write
 from promptreel.store import Run
 
 HOSTILE = [
@@ -287,3 +289,15 @@ def test_hostile_texts_leave_the_layout_as_it_is(page: Any, asked: list[str], ho
     assert max(heights) < 1400
     right_to_left = page.locator(".query", has_text="كرة").first
     assert right_to_left.evaluate("element => getComputedStyle(element).direction") == "rtl"
+
+
+def test_a_run_is_about_its_last_student_as_it_is_used() -> None:
+    recipe, _ = load_recipe("tiny_promptreel", ["systems.early={student='sft', attempts=2}"])
+    evaluate = next(recipe.stages(EvaluateStage))
+    for systems, final in (
+        (["raw", "sft", "dpo-2", "checked"], "checked"),
+        (["raw", "sft", "dpo-2", "early"], "dpo-2"),
+        (["raw", "sft", "early"], "early"),
+        (["raw", "canonical"], "canonical"),
+    ):
+        assert final_system(recipe, evaluate.model_copy(update={"systems": systems})) == final

@@ -83,6 +83,28 @@ BOTH: dict[str, Any] = {
 }
 
 
+def test_drafts_that_no_clip_was_made_of_are_compared_by_what_they_say(mended: Path) -> None:
+    """Drafts, judged and not mended: every one that lost a fact loses against one that kept all."""
+    critique = BOTH["stage"][0]
+    drafts = {**critique, "rounds": 0, "candidates": 8, "student": "other"}
+    pairs = {"kind": "pairs", "samples": "critique", "rule": {"name": "gate", "length": 0.0}}
+    with Run(mended) as opened:
+        pipeline = Pipeline(parse_recipe({**BOTH, "stage": [drafts, pairs]}), opened)
+        summary = pipeline.execute()
+        made = opened.database.pairs("pairs")
+        assert summary["stages"]["pairs"]["pairs"] == len(made) > 0
+        stored = {(q.text, row.rewrite): row.dropped for q, row in opened.database.rewrites("critique")}
+        assert {stored[p.query.text, p.chosen] for p in made} == {None}
+        assert {stored[p.query.text, p.rejected] for p in made} <= {"fidelity", "unsafe", "too long"}
+        assert not fakes.FakeGenerator.rendered
+
+
+def test_a_rule_of_clips_is_refused_where_nothing_is_rendered(mended: Path) -> None:
+    pairs = {"kind": "pairs", "samples": "critique", "rule": {"name": "dominance"}}
+    with pytest.raises(RecipeError, match="'dominance' compares clips, and a critique renders none"):
+        check(parse_recipe({**BOTH, "stage": [BOTH["stage"][0], pairs]}))
+
+
 def test_from_critique_and_clips_to_preferences_to_training(mended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts that lose a fact or keep harm are mended; mended over broken is learned, and so is the better clip of
     every query that has no such pair.

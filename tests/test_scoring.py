@@ -119,7 +119,7 @@ def test_what_does_not_pass_is_drawn_again_and_warmer(run: Run) -> None:
     assert ball == third
     assert box == desk.rewrite(cold, [BALL, GORY, BOX], "e")[2]
     assert (gory, slow) == (None, None)
-    assert desk.losses["unsafe"] == 1
+    assert desk.losses == {"timeout": 4}  # what the policy withholds is no loss
 
 
 def test_drafts_for_one_query_differ_however_they_are_batched(run: Run) -> None:
@@ -137,7 +137,7 @@ def test_what_is_withheld_is_never_taken(run: Run, monkeypatch: pytest.MonkeyPat
     desk = Desk(run.database, LocalEngine())
     writer = Writer(Component("llm", "fake"), "brief", attempts=2)
     assert desk.checked(writer, [GORY, BALL], "e", lambda items, step: [reasons[q] for q, _ in items]) == [None, None]
-    assert desk.losses == {"unsafe": 1, "no verdict": 1}
+    assert not desk.losses
 
 
 def test_the_engine_keeps_the_workers_used_last() -> None:

@@ -116,11 +116,10 @@ class Desk:
     def checked(self, writer: Writer, asked: Sequence[Query], origin: str, check: Check) -> list[str | None]:
         """One rewrite for each query, drawn again while it does not pass, ``writer.attempts`` times in all.
 
-        Of rewrites none of which passes, the first is taken that is not ``WITHHELD``; ``None``, and counted, where
-        there is none.
+        Of rewrites none of which passes, the first is taken that is not ``WITHHELD``; ``None`` where there is none:
+        what the policy withholds is no loss.
         """
         found: dict[int, str] = {}
-        withheld: dict[int, str] = {}
         left = list(range(len(asked)))
         for attempt in range(writer.attempts):
             drawing, step = (writer.again(), f"{origin}/{attempt}") if attempt else (writer, origin)
@@ -131,9 +130,6 @@ class Desk:
                 if reason is None:
                     found[n] = text
                     left.remove(n)
-                elif reason in WITHHELD:
-                    withheld[n] = reason
-                else:
+                elif reason not in WITHHELD:
                     found.setdefault(n, text)
-        self.losses.update(reason for n, reason in withheld.items() if n not in found)
         return [found.get(n) for n in range(len(asked))]

@@ -118,29 +118,32 @@ def gate(
     drops: Counter[str],
     floors: Mapping[str, float],
     per_query: int | None = 3,
-    length: float = 0.0,
+    length: float = 0.85,
 ) -> list[Pair]:
     """What passed the gate over what it dropped, by what the texts say: no clip is needed.
 
     Each dropped candidate loses against the one that passed and says most nearly the same, so that what differs
     is what was wrong with it; the better total, where clips were scored, decides among equals. At most
     ``per_query`` pairs for a query, in the order in which they were drawn. Only candidates that clear all floors
-    are chosen, and only where the shorter text of a pair has at least ``length`` times the words of the longer: who
-    says more has more to get wrong, so that pairs of any length would teach to say little.
+    are chosen, and only where the shorter text of a pair has at least ``length`` (0..1) times the words of the
+    longer: who says more has more to get wrong, so that pairs of any length teach to say little. The defaults were
+    chosen on the tiny world (docs/LOG.md).
     """
+    if not 0 <= length <= 1:
+        raise RecipeError(f"pair rule 'gate': length is {length}, and is a share between 0 and 1")
     pairs: list[Pair] = []
     for query, candidates in samples.items():
         passed = [c for c in candidates if c.dropped is None and clears(c.dimensions, floors)]
-        good = [(c, -math.inf if c.total is None else c.total) for c in passed]
-        bad = [c.text for c in candidates if c.dropped in GATE]
+        good = {c.text: -math.inf if c.total is None else c.total for c in passed}
+        bad = dict.fromkeys(c.text for c in candidates if c.dropped in GATE)
         if not good or not bad:
             drops["nothing passed" if not good else "nothing dropped"] += 1
             continue
         made: list[Pair] = []
         for text in bad:
-            if alike := [(c, total) for c, total in good if _same_length(c.text, text) >= length]:
-                chosen, _ = max(alike, key=lambda entry: (_likeness(entry[0].text, text), entry[1]))
-                made.append(Pair(query, chosen.text, text, "gate", 0.0))
+            if alike := [other for other in good if _same_length(other, text) >= length]:
+                _, _, chosen = max((_likeness(other, text), good[other], other) for other in alike)
+                made.append(Pair(query, chosen, text, "gate", 0.0))
         if not made:
             drops["other lengths"] += 1
         pairs += made[:per_query]
@@ -187,10 +190,17 @@ def rule(name: str) -> Rule:
 
 
 def check_rule(name: str, options: Mapping[str, object], rendered: bool = True) -> None:
-    """Raise for a rule that does not exist, an option that it does not take, or clips it needs and does not get."""
+    """Raise for a rule that does not exist, options that it does not take, or clips it needs and does not get."""
     known = list(inspect.signature(rule(name)).parameters)[2:]
     if not rendered and name not in OF_TEXTS:
-        raise RecipeError(f"pair rule {name!r} compares clips, and a critique renders none: name {', '.join(OF_TEXTS)}")
+        raise RecipeError(
+            f"pair rule {name!r} compares clips, and a critique renders none: name {', '.join(OF_TEXTS)}, or the "
+            "candidates of a sample stage"
+        )
     for option in options:
         if option not in known:
             raise RecipeError(f"pair rule {name!r} has no option {option!r}{did_you_mean(option, known)}")
+    try:
+        rule(name)({}, Counter(), **{"floors": {}, **options})
+    except TypeError as error:
+        raise RecipeError(f"pair rule {name!r}: {error}") from None

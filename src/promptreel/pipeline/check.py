@@ -83,8 +83,8 @@ def _check_secrets(value: object, place: str) -> None:
 
 def _tasks(recipe: Recipe) -> list[str]:
     """What the teacher is asked to do."""
-    asks: dict[str, type] = {"propose": EvolveStage, "refine": CritiqueStage}
-    return [task for task, kind in asks.items() if any(recipe.stages(kind))]
+    mends = any(stage.rounds for stage in recipe.stages(CritiqueStage))
+    return ["propose"] * any(recipe.stages(EvolveStage)) + ["refine"] * mends
 
 
 def _check_reasons(recipe: Recipe) -> None:

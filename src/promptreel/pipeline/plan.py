@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from promptreel import queries, registry
-from promptreel.config import CritiqueStage, EvaluateStage, EvolveStage, QueriesTable, Recipe, SampleStage
+from promptreel.config import CritiqueStage, EvaluateStage, EvolveStage, QueriesTable, Recipe, SampleStage, SystemTable
 from promptreel.errors import QueryError, UnknownName
 
 
@@ -59,7 +60,7 @@ def plan(recipe: Recipe, until: str | None = None) -> tuple[list[Planned], list[
 
     names = [stage.name for stage in recipe.stage]
     stages = recipe.stage[: names.index(until) + 1 if until else None]
-    return [planned(stage, count) for stage in stages], list(problems)
+    return [planned(stage, count, recipe.systems) for stage in stages], list(problems)
 
 
 def _count(table: QueriesTable) -> int | None:
@@ -72,14 +73,24 @@ def _count(table: QueriesTable) -> int | None:
     return len(found)
 
 
-def planned(stage: object, count: Callable[[QueriesTable], int | None]) -> Planned:
-    """What one stage asks for at most. ``count`` says how many queries a table gives."""
+def planned(
+    stage: object,
+    count: Callable[[QueriesTable], int | None],
+    systems: Mapping[str, SystemTable] = MappingProxyType({}),
+) -> Planned:
+    """What one stage asks for at most. ``count`` says how many queries a table gives, ``systems`` how often those of a
+    recipe draw.
+    """
     of = getattr(stage, "name", ""), getattr(stage, "kind", ""), tuple(getattr(stage, "inputs", ()))
     if isinstance(stage, EvaluateStage):
-        systems = len(stage.systems) + bool(stage.ceiling)
-        writing = systems - ("raw" in stage.systems)
+        names = [*stage.systems, *([stage.ceiling] if stage.ceiling else [])]
+        tries = [systems[name].attempts if name in systems else 1 for name in names if name != "raw"]
+        checked = sum(attempts for attempts in tries if attempts > 1)
         tables = stage.benchmarks.values()
-        parts = [Planned(*of, *_times(count(t.queries), 1, writing, systems, systems * t.seeds)) for t in tables]
+        parts = [
+            Planned(*of, *_times(count(t.queries), 1, sum(tries), len(names) + checked, len(names) * t.seeds))
+            for t in tables
+        ]
         return sum(parts, Planned(*of))
     if isinstance(stage, EvolveStage):
         children = stage.rounds * stage.children

@@ -1,4 +1,4 @@
-"""The stages of a run, in order: evolve, SFT, sample, pairs, DPO, evaluate.
+"""The stages of a run, in order: evolve, critique, SFT, sample, pairs, DPO, evaluate.
 
 A stage reads what earlier stages stored, does its work through the scorer and the desk, and stores what it
 made. A stage that is done is not done again; one that was interrupted goes on where its batches ended.
@@ -249,8 +249,8 @@ class Pipeline(Workshop):
         """Turn candidates into preferences."""
         samples = self.kept(stage.samples)
         drops: Counter[str] = Counter()
-        blends = [sampled.blend for sampled in self.recipe.stages(SampleStage) if sampled.name == stage.samples]
-        floors = self.recipe.blends[blends[0]].floors if blends else {}  # a critique has no clips
+        sampled = next((s for s in self.recipe.stages(SampleStage) if s.name == stage.samples), None)
+        floors = self.recipe.blends[sampled.blend].floors if sampled else {}  # a critique has no clips
         made = rule(stage.rule.name)(samples, drops, **{"floors": floors, **(stage.rule.model_extra or {})})
         self.run.database.add_pairs(stage.name, made)
         return {"pairs": len(made), "queries": len(samples), "dropped": dict(drops)}

@@ -42,7 +42,7 @@ def status(pipeline: Pipeline) -> list[StageStatus]:
         if kind != "data" and seconds and (state == "done" or (kind == "render" and renders)):
             spent[kind][0] += seconds
             spent[kind][1] += renders if kind == "render" else 1
-        left: float | None = 0.0
+        left = None if state != "done" and stage.kind == "critique" else 0.0
         if state != "done" and kind != "data":
             time, units = spent[kind]
             units_left = max(at_most - renders, 0) if kind == "render" else 1

@@ -63,9 +63,12 @@ def write(run: Run, recipe: Recipe) -> Path:
 
 
 def final_system(recipe: Recipe, stage: EvaluateStage) -> str:
-    """The system that a run is about: the last student that it trained, or the last that it evaluates."""
-    trained = {s.name for s in recipe.stage if isinstance(s, SFTStage | DPOStage)}
-    return ([name for name in stage.systems if name in trained] or stage.systems)[-1]
+    """The system that a run is about: its last student, checked where it is evaluated so, or the last evaluated."""
+    trained = [s.name for s in recipe.stage if isinstance(s, SFTStage | DPOStage) and s.name in stage.systems]
+    checked = [
+        name for name in stage.systems if name in recipe.systems and recipe.systems[name].student in trained[-1:]
+    ]
+    return (checked or trained or stage.systems)[-1]
 
 
 def stage_of(recipe: Recipe, benchmark: str) -> EvaluateStage:
