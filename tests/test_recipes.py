@@ -73,14 +73,13 @@ def test_vpo_lets_a_text_pair_replace_the_video_pair_of_its_query() -> None:
 
 
 @pytest.mark.parametrize("settings", [(), DEMO, QUICK], ids=["full", "demo", "quick"])
-def test_the_demo_teaches_by_clips_first_and_then_by_texts_of_other_queries(settings: tuple[str, ...]) -> None:
+def test_the_demo_teaches_in_rounds_on_queries_of_their_own(settings: tuple[str, ...]) -> None:
     recipe, _ = load_recipe("tiny_promptreel", settings)
     check(recipe)
     stages = {stage.name: stage for stage in recipe.stage}
-    first, second = recipe.stages(DPOStage)
-    assert (first.student, second.student) == ("sft", first.name)
-    assert [stages[name].samples for name in (*first.pairs, *second.pairs)] == ["sample", "critique"]
-    taken = [stages[name].queries for name in ("evolve", "sample", "critique")]
+    assert [stage.student for stage in recipe.stages(DPOStage)] == ["sft", "dpo-1"]
+    assert [stages[name].samples for name in stages["dpo-2"].pairs] == ["sample-2", "sample-2"]
+    taken = [stages[name].queries for name in ("evolve", "sample-1", "sample-2")]
     ends = [table.skip + table.take for table in taken]
     assert all(end <= table.skip for end, table in zip(ends, taken[1:], strict=False))
 

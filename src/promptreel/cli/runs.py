@@ -26,15 +26,15 @@ FINISHED_WITH_LOSSES = 4
 PATIENCE = "judge.attempts=4"
 """The judge of that recipe now and then gives no verdict: asked so often it always does, and the demo loses nothing."""
 DEMO = (
-    PATIENCE, "name=tiny-demo", "evolve.queries.take=64", "evolve.rounds=3", "sample.queries.take=192",
-    "critique.queries.take=400", "evaluate.benchmarks.tiny-test.queries.take=100",
+    PATIENCE, "name=tiny-demo", "evolve.queries.take=64", "evolve.rounds=3", "sample-1.queries.take=96",
+    "sample-2.queries.take=96", "evaluate.benchmarks.tiny-test.queries.take=100",
     "evaluate.benchmarks.tiny-ood.queries.take=32", "evaluate.benchmarks.tiny-unsafe.queries.take=100",
     "evaluate.benchmarks.tiny-safe.queries.take=100",
 )  # fmt: skip
 """What the demo makes smaller in the recipe of both seeds together."""
 QUICK = (
-    PATIENCE, "name=tiny-quick", "evolve.queries.take=24", "evolve.rounds=2", "sample.queries.take=48",
-    "critique.queries.take=64", "evaluate.benchmarks.tiny-test.queries.take=24",
+    PATIENCE, "name=tiny-quick", "evolve.queries.take=24", "evolve.rounds=2", "sample-1.queries.take=32",
+    "sample-2.queries.take=24", "evaluate.benchmarks.tiny-test.queries.take=24",
     "evaluate.benchmarks.tiny-test.seeds=1",
     "evaluate.benchmarks.tiny-ood.queries.take=8", "evaluate.benchmarks.tiny-ood.seeds=1",
     "evaluate.benchmarks.tiny-unsafe.queries.take=24", "evaluate.benchmarks.tiny-safe.queries.take=24",
