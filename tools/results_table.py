@@ -17,12 +17,15 @@ RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 HEAD = """# Results on the tiny world
 
-Written by `python tools/results_table.py` from the summaries in [docs/results](results). Two CPU cores; the judge is
-the pixel oracle, which no training saw. A tie counts one half; intervals are 95 %. `overall` is the share of the stated
-facts and of sharpness that a clip shows, `facts` without sharpness; `aligned` is the share of prompts that keep every
-stated fact; "closed" is how much of the way from raw queries to the ceiling a system goes.
+Written by `python tools/results_table.py` from the summaries in [docs/results](results). Two CPU cores; clips are
+judged by the pixel oracle, which no training saw, and texts by the exact text oracle, of which a training sees at most
+a version that errs on a tenth of the questions. A tie counts one half; intervals are 95 %. `overall` is the share of
+the stated facts and of sharpness that a clip shows, `facts` without sharpness; `aligned` is the share of prompts that
+keep every stated fact; "closed" is how much of the way from raw queries to the ceiling a system goes.
+
+Recipes against each other, over training seeds: [results/recipes.md](results/recipes.md).
 """
-COLUMNS = ("overall", "facts", "fidelity", "aligned", "unsafe", "over_limit")
+COLUMNS = ("overall", "facts", "fidelity", "aligned", "unsafe", "unanswered", "over_limit")
 
 
 def page(summaries: list[dict[str, Any]]) -> str:
