@@ -68,6 +68,9 @@ def test_values_that_are_no_numbers_are_a_failure(generator: DiffusersGenerator,
 
 
 def test_a_render_that_raises_says_why(generator: DiffusersGenerator, monkeypatch) -> None:
+    freed = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+
     def explode(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
@@ -75,6 +78,7 @@ def test_a_render_that_raises_says_why(generator: DiffusersGenerator, monkeypatc
     with pytest.raises(RenderError, match="can't allocate") as caught:
         generator.render(REQUESTS[:2])
     assert caught.value.reason == "memory"
+    assert freed == [True]  # for a smaller batch
     assert not out_of_memory(RuntimeError("shapes do not fit"))
 
 

@@ -18,6 +18,7 @@ from promptreel.evolution import winners
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.check import check
 from promptreel.pipeline.exports import export
+from promptreel.pipeline.status import status
 from promptreel.recipes import parse_recipe
 from promptreel.report import page
 from promptreel.rewriter import Rewriter
@@ -90,7 +91,9 @@ def test_drafts_that_no_clip_was_made_of_are_compared_by_what_they_say(mended: P
     pairs = {"kind": "pairs", "samples": "critique", "rule": {"name": "gate", "length": 0.0}}
     with Run(mended) as opened:
         pipeline = Pipeline(parse_recipe({**BOTH, "stage": [drafts, pairs]}), opened)
+        assert status(pipeline)[0].seconds_left is None  # nobody knows what words take
         summary = pipeline.execute()
+        assert status(pipeline)[0].seconds_left == 0
         made = opened.database.pairs("pairs")
         assert summary["stages"]["pairs"]["pairs"] == len(made) > 0
         stored = {(q.text, row.rewrite): row.dropped for q, row in opened.database.rewrites("critique")}

@@ -142,7 +142,7 @@ def gate(
         made: list[Pair] = []
         for text in bad:
             if alike := [other for other in good if _same_length(other, text) >= length]:
-                _, _, chosen = max((_likeness(other, text), good[other], other) for other in alike)
+                chosen = max(alike, key=lambda other: (_likeness(other, text), good[other]))
                 made.append(Pair(query, chosen, text, "gate", 0.0))
         if not made:
             drops["other lengths"] += 1

@@ -214,6 +214,9 @@ class DiffusersGenerator:
                 output = pipeline(prompt=texts, generator=generators, output_type="np", **arguments)
             except (ValueError, TypeError) as error:
                 raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
+            except (RuntimeError, MemoryError):
+                torch.cuda.empty_cache()  # what this batch left behind, a smaller one may need
+                raise
         media = output.frames if hasattr(output, "frames") else np.asarray(output.images)[:, None]
         clips: list[Clip | Failure] = []
         for request, frames in zip(requests, media, strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from promptreel import queries, registry
 from promptreel.config import CritiqueStage, EvaluateStage, EvolveStage, QueriesTable, Recipe, SampleStage, SystemTable
@@ -73,11 +72,7 @@ def _count(table: QueriesTable) -> int | None:
     return len(found)
 
 
-def planned(
-    stage: object,
-    count: Callable[[QueriesTable], int | None],
-    systems: Mapping[str, SystemTable] = MappingProxyType({}),
-) -> Planned:
+def planned(stage: object, count: Callable[[QueriesTable], int | None], systems: Mapping[str, SystemTable]) -> Planned:
     """What one stage asks for at most. ``count`` says how many queries a table gives, ``systems`` how often those of a
     recipe draw.
     """

@@ -34,10 +34,11 @@ def status(pipeline: Pipeline) -> list[StageStatus]:
         return table.take or len(pipeline.queries(table))
 
     rows = []
+    systems = pipeline.recipe.systems
     spent = {"render": [0.0, 0.0], "train": [0.0, 0.0]}
     for stage in pipeline.recipe.stage:
         state, seconds, _ = pipeline.run.database.stage(stage.name) or ("new", 0.0, {})
-        renders, at_most = pipeline.run.database.renders(stage.name), planned(stage, count).renders or 0
+        renders, at_most = pipeline.run.database.renders(stage.name), planned(stage, count, systems).renders or 0
         kind = "render" if at_most else "train" if stage.kind in ("sft", "dpo") else "data"
         if kind != "data" and seconds and (state == "done" or (kind == "render" and renders)):
             spent[kind][0] += seconds
