@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import promptreel
 from promptreel import cli
 
 
@@ -97,6 +98,11 @@ def test_every_command_has_help(monkeypatch, capsys) -> None:
         code, out, _ = call(monkeypatch, capsys, name, "--help")
         assert code == 0
         assert "Usage" in out
+
+
+def test_the_version_is_said(monkeypatch, capsys) -> None:
+    code, out, _ = call(monkeypatch, capsys, "--version")
+    assert (code, out) == (0, f"promptreel {promptreel.__version__}\n")
 
 
 def test_the_console_script_is_installed() -> None:

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from promptreel import __version__
 from promptreel.cli import rewriting, runs, serving, setting_up
 from promptreel.errors import Interrupted, PromptreelError
 
@@ -21,6 +22,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"promptreel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 app.command()(runs.demo)
 app.command()(rewriting.rewrite)

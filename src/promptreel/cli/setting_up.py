@@ -80,7 +80,10 @@ def doctor(
     online: Annotated[bool, typer.Option("--online", help="Ask the hub how large models are.")] = False,
     as_json: JSONOption = False,
 ) -> None:
-    """What is installed, what fits this machine, and what a recipe would fetch and cost, before it does."""
+    """What is installed, what fits this machine, and what a recipe would fetch and cost, before it does.
+
+    Exits with 2 if the recipe could not run here.
+    """
     from dataclasses import asdict
 
     from promptreel import profiles
@@ -102,11 +105,13 @@ def doctor(
             "recipe": found and {**asdict(found), "fits": found.fit.fits if found.fit else None},
         }
         print(json.dumps(document, ensure_ascii=False))
-        return
-    from promptreel.report.outlook import print_fits, print_machine, print_outlook
+    else:
+        from promptreel.report.outlook import print_fits, print_machine, print_outlook
 
-    print_machine(extras, here)
-    if found:
-        print_outlook(found)
-    elif fits:
-        print_fits(fits)
+        print_machine(extras, here)
+        if found:
+            print_outlook(found)
+        elif fits:
+            print_fits(fits)
+    if found and found.problems:
+        raise typer.Exit(UserError.exit_code)
