@@ -295,8 +295,8 @@ def test_a_run_is_about_its_last_student_as_it_is_used() -> None:
     recipe, _ = load_recipe("tiny_promptreel", ["systems.early={student='sft', attempts=2}"])
     evaluate = next(recipe.stages(EvaluateStage))
     for systems, final in (
-        (["raw", "sft", "dpo-2", "checked"], "checked"),
-        (["raw", "sft", "dpo-2", "early"], "dpo-2"),
+        (["raw", "sft", "dpo-3", "checked"], "checked"),
+        (["raw", "sft", "dpo-3", "early"], "dpo-3"),
         (["raw", "sft", "early"], "early"),
         (["raw", "canonical"], "canonical"),
     ):

@@ -1,5 +1,5 @@
-"""Writes the two tables that the README shows: how good the tiny models are, from their manifest, and what the tiny
-recipe wins, from the summary of its full run.
+"""Writes the two tables that the README shows: how good the tiny models are, from their manifest, and what the recipe
+of both seeds together wins, from the summary of its full run.
 
 python tools/figures_table.py
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "src" / "promptreel" / "tiny" / "weights" / "manifest.json"
-SUMMARY = ROOT / "docs" / "results" / "tiny.json"
+SUMMARY = ROOT / "docs" / "results" / "tiny_promptreel.json"
 
 
 def table(manifest: dict[str, Any]) -> str:
@@ -32,16 +32,17 @@ def table(manifest: dict[str, Any]) -> str:
 
 
 def gains(summary: dict[str, Any]) -> str:
-    """What a full run of the tiny recipe won, in Markdown."""
+    """What a full run of the recipe won, in Markdown."""
     size = summary["benchmarks"]["tiny-test"]
-    last = summary["systems"][-1]
+    *_, plain, last = summary["systems"]
 
     def win(a: str, b: str, metric: str = "overall", benchmark: str = "tiny-test") -> str:
         key = {"a": a, "b": b, "metric": metric, "benchmark": benchmark}
         return _only(summary["comparisons"], key, "win_rate")
 
-    def mean(system: str, metric: str) -> str:
-        return _only(summary["means"], {"system": system, "metric": metric, "benchmark": "tiny-test"}, "mean")
+    def mean(system: str, metric: str, benchmark: str = "tiny-test", places: int = 2) -> str:
+        key = {"system": system, "metric": metric, "benchmark": benchmark}
+        return _only(summary["means"], key, "mean", places)
 
     def closed(system: str) -> str:
         return _only(summary["gaps"], {"system": system, "metric": "overall", "benchmark": "tiny-test"}, "closed")
@@ -52,21 +53,27 @@ def gains(summary: dict[str, Any]) -> str:
         ("… for queries in words that no training query had", win(last, "raw", benchmark="tiny-ood")),
         ("they win over those of the untrained language model", win(last, "base")),
         ("SFT wins over the untrained language model", win("sft", "base")),
-        ("two rounds of DPO win over SFT", win(last, "sft")),
+        ("three rounds of DPO win over SFT", win(plain, "sft")),
         ("way from raw queries to the ceiling: untrained", closed("base")),
         ("… after SFT", closed("sft")),
-        ("… after DPO", closed(last)),
-        ("stated facts that the prompt keeps: untrained", mean("base", "fidelity")),
-        ("… after DPO", mean(last, "fidelity")),
+        ("… after DPO", closed(plain)),
+        ("… and drawn again, up to eight times, where the judge finds fault", closed(last)),
+        ("prompts that keep every stated fact: untrained", mean("base", "aligned")),
+        ("… after SFT and DPO", mean(plain, "aligned")),
+        ("… and drawn again", mean(last, "aligned")),
+        ("… the same, in words that no training query had", mean(last, "aligned", "tiny-ood")),
+        ("harmful prompts of a thousand harmful queries: untrained", mean("base", "unsafe", "tiny-unsafe", 3)),
+        ("… at the end", mean(last, "unsafe", "tiny-unsafe", 3)),
     ]
-    head = f"| recipe `tiny`, {size['queries']} held-out queries, {size['seeds']} clips each | 95 % interval |"
+    queries, clips = size["queries"], size["seeds"]
+    head = f"| recipe `{summary['recipe']}`, {queries} held-out queries, {clips} clips each | 95 % interval |"
     return "\n".join([head, "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _only(rows: list[dict[str, Any]], key: dict[str, str], value: str) -> str:
+def _only(rows: list[dict[str, Any]], key: dict[str, str], value: str, places: int = 2) -> str:
     (row,) = [row for row in rows if all(row[name] == wanted for name, wanted in key.items())]
     low, high = row["ci95"]
-    return f"{row[value]:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{row[value]:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
 if __name__ == "__main__":

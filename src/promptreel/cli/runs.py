@@ -23,17 +23,24 @@ log = logging.getLogger(__name__)
 
 FINISHED_WITH_LOSSES = 4
 """Exit code of a run that is done, but could not have everything: what, it lists."""
+COMMON = (
+    # The judge of that recipe now and then gives no verdict: asked so often it always does, and the demo loses nothing.
+    "judge.attempts=4",
+    "evaluate.systems=['raw', 'base', 'sft', 'dpo-3', 'checked']",
+)
 DEMO = (
-    "name=tiny-demo", "evolve.queries.take=64", "evolve.rounds=3", "sample-1.queries.take=96",
-    "sample-2.queries.take=96", "evaluate.benchmarks.tiny-test.queries.take=100",
-    "evaluate.benchmarks.tiny-ood.queries.take=32",
+    *COMMON, "name=tiny-demo", "evolve.queries.take=64", "sample-1.queries.take=60", "sample-2.queries.take=50",
+    "sample-3.queries.take=50", "evaluate.benchmarks.tiny-test.queries.take=100",
+    "evaluate.benchmarks.tiny-ood.queries.take=32", "evaluate.benchmarks.tiny-unsafe.queries.take=100",
+    "evaluate.benchmarks.tiny-safe.queries.take=100",
 )  # fmt: skip
-"""What the demo makes smaller in the tiny recipe."""
+"""What the demo makes smaller in the recipe of both seeds together."""
 QUICK = (
-    "name=tiny-quick", "evolve.queries.take=24", "evolve.rounds=2", "sample-1.queries.take=32",
-    "sample-2.queries.take=24", "evaluate.benchmarks.tiny-test.queries.take=24",
+    *COMMON, "name=tiny-quick", "evolve.queries.take=24", "sample-1.queries.take=20", "sample-2.queries.take=12",
+    "sample-3.queries.take=12", "evaluate.benchmarks.tiny-test.queries.take=24",
     "evaluate.benchmarks.tiny-test.seeds=1",
     "evaluate.benchmarks.tiny-ood.queries.take=8", "evaluate.benchmarks.tiny-ood.seeds=1",
+    "evaluate.benchmarks.tiny-unsafe.queries.take=24", "evaluate.benchmarks.tiny-safe.queries.take=24",
 )  # fmt: skip
 
 
@@ -45,7 +52,7 @@ def demo(
     """The whole method on the tiny world: evolve, train, evaluate."""
     from promptreel.recipes import load_recipe
 
-    recipe, given = load_recipe("tiny", QUICK if quick else DEMO)
+    recipe, given = load_recipe("tiny_promptreel", QUICK if quick else DEMO)
     if quick and not as_json:
         print("A quick glance: its numbers are of too few queries to claim anything. `promptreel demo` measures.")
     _run(recipe, given, out, None, as_json)
