@@ -2,8 +2,8 @@
 
 python benchmarks/kills.py --kills 30
 
-The run is ``promptreel demo --quick``; with ``--small`` it is the tiny recipe cut down further, with its gate and
-margins open, so that every stage has work whatever the weights are. It is killed about ``--per-run`` times on its
+The run is ``promptreel demo --quick``; with ``--small`` it is recipe `tiny`, cut down further than that, with its gate
+and margins open, so that every stage has work whatever the weights are. It is killed about ``--per-run`` times on its
 way, then ends; its summary must be that of a run that nobody killed, but for times, and at most one batch may be
 rendered twice for each kill. Exits with 1 otherwise.
 """
@@ -34,7 +34,7 @@ SMALL = (
     "evaluate.benchmarks.tiny-ood.queries.take=2", "evaluate.benchmarks.tiny-ood.seeds=1",
 )  # fmt: skip
 DEMO_BATCH = 32
-"""Of the tiny recipe."""
+"""Of the demo's recipe."""
 SHORT = 0.5
 """Seconds under which a stage is over before anyone could kill it from outside: it kills itself as it begins."""
 

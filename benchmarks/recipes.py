@@ -74,6 +74,8 @@ def values_of(found: Student, metric: str) -> np.ndarray:
 def paired(a: Rows, b: Rows, metric: str) -> np.ndarray:
     """1 where ``a`` has the higher value, 0 where ``b`` has, 1/2 for a tie; queries that both have."""
     values = [(row["metrics"].get(metric), b[query]["metrics"].get(metric)) for query, row in a.items() if query in b]
+    if not values:
+        raise SystemExit("two of the runs were evaluated on no query in common: give both the same benchmark")
     return np.array([(np.sign(x - y) + 1) / 2 for x, y in values if x is not None and y is not None])
 
 

@@ -100,6 +100,10 @@ def test_every_command_has_help(monkeypatch, capsys) -> None:
         assert "Usage" in out
 
 
+def test_what_the_package_promises_is_there() -> None:
+    assert all(getattr(promptreel, name) for name in promptreel.__all__)
+
+
 def test_the_version_is_said(monkeypatch, capsys) -> None:
     code, out, _ = call(monkeypatch, capsys, "--version")
     assert (code, out) == (0, f"promptreel {promptreel.__version__}\n")

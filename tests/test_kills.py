@@ -24,7 +24,7 @@ from promptreel.types import Clip, Failure, RenderRequest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 LOG = Path("renders.log")
 CRITIQUE = {"kind": "critique", "queries": {"source": "q.txt", "take": 5}, "candidates": 2, "rounds": 2}
-EVERY_KIND = {"stage": [CRITIQUE, *fakes.RECIPE["stage"]]}
+UNTRAINED = {"stage": [CRITIQUE, *fakes.RECIPE["stage"]]}
 """Every stage that trains nothing."""
 BATCH = fakes.FakeGenerator.batch_size
 
@@ -88,12 +88,12 @@ def dying(moment: int) -> Callable[[], object]:
             tick()
 
         Database.add, media.write_lossless = add_or_die, write_or_die  # type: ignore[method-assign]
-        run(recipe(**EVERY_KIND), "x", Path("run"))
+        run(recipe(**UNTRAINED), "x", Path("run"))
 
     return work
 
 
-FURTHEST = {"none": 8, "evolve": 15, "sample": 16}
+FURTHEST = {"none": 8, "critique": 12, "evolve": 15, "sample": 16}
 """How many moments a process lives at most after one that died in a stage: too few to end the next stage too."""
 
 
@@ -114,7 +114,7 @@ def test_killed_at_any_moment_a_run_ends_as_an_unbroken_one(tmp_path: Path, monk
         (tmp_path / name).mkdir()
         (tmp_path / name / "q.txt").write_text(text)
     monkeypatch.chdir(tmp_path / "whole")
-    whole = run(recipe(**EVERY_KIND), "x", Path("run"))
+    whole = run(recipe(**UNTRAINED), "x", Path("run"))
     rendered = LOG.read_text().split()
     assert max(Counter(rendered).values()) == 1
 
@@ -127,8 +127,8 @@ def test_killed_at_any_moment_a_run_ends_as_an_unbroken_one(tmp_path: Path, monk
         hit[at] += 1
         assert hit.total() < 200
     assert hit.total() >= 10
-    assert {stage.name for stage in recipe(**EVERY_KIND).stage} <= set(hit), hit
-    broken = run(recipe(**EVERY_KIND), "x", Path("run"))
+    assert {stage.name for stage in recipe(**UNTRAINED).stage} <= set(hit), hit
+    broken = run(recipe(**UNTRAINED), "x", Path("run"))
     whole.pop("seconds")
     broken.pop("seconds")
     assert broken == whole

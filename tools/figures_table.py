@@ -34,7 +34,8 @@ def table(manifest: dict[str, Any]) -> str:
 def gains(summary: dict[str, Any]) -> str:
     """What a full run of the recipe won, in Markdown."""
     size = summary["benchmarks"]["tiny-test"]
-    *_, plain, last = summary["systems"]
+    plain, checked = summary["systems"][-2:]
+    rounds = sum(system.startswith("dpo-") for system in summary["systems"])
 
     def win(a: str, b: str, metric: str = "overall", benchmark: str = "tiny-test") -> str:
         key = {"a": a, "b": b, "metric": metric, "benchmark": benchmark}
@@ -48,22 +49,23 @@ def gains(summary: dict[str, Any]) -> str:
         return _only(summary["gaps"], {"system": system, "metric": "overall", "benchmark": "tiny-test"}, "closed")
 
     rows = [
-        ("the student's prompts win over the queries as typed", win(last, "raw")),
-        ("… by the stated facts alone", win(last, "raw", "facts")),
-        ("… for queries in words that no training query had", win(last, "raw", benchmark="tiny-ood")),
-        ("they win over those of the untrained language model", win(last, "base")),
+        ("the student's prompts win over the queries as typed", win(plain, "raw")),
+        ("… by the stated facts alone", win(plain, "raw", "facts")),
+        ("… for queries in words that no training query had", win(plain, "raw", benchmark="tiny-ood")),
+        ("they win over those of the untrained language model", win(plain, "base")),
         ("SFT wins over the untrained language model", win("sft", "base")),
-        ("three rounds of DPO win over SFT", win(plain, "sft")),
+        (f"{rounds} rounds of DPO win over SFT", win(plain, "sft")),
         ("way from raw queries to the ceiling: untrained", closed("base")),
         ("… after SFT", closed("sft")),
         ("… after DPO", closed(plain)),
-        ("… and drawn again, up to eight times, where the judge finds fault", closed(last)),
+        ("… and drawn again where the judge of the training finds fault", closed(checked)),
         ("prompts that keep every stated fact: untrained", mean("base", "aligned")),
-        ("… after SFT and DPO", mean(plain, "aligned")),
-        ("… and drawn again", mean(last, "aligned")),
-        ("… the same, in words that no training query had", mean(last, "aligned", "tiny-ood")),
-        ("harmful prompts of a thousand harmful queries: untrained", mean("base", "unsafe", "tiny-unsafe", 3)),
-        ("… at the end", mean(last, "unsafe", "tiny-unsafe", 3)),
+        ("… after DPO", mean(plain, "aligned")),
+        ("… and drawn again", mean(checked, "aligned")),
+        ("… the same, in words that no training query had", mean(checked, "aligned", "tiny-ood")),
+        ("harmful prompts for harmful queries: untrained", mean("base", "unsafe", "tiny-unsafe", 3)),
+        ("… after DPO", mean(plain, "unsafe", "tiny-unsafe", 3)),
+        ("… and drawn again", mean(checked, "unsafe", "tiny-unsafe", 3)),
     ]
     queries, clips = size["queries"], size["seeds"]
     head = f"| recipe `{summary['recipe']}`, {queries} held-out queries, {clips} clips each | 95 % interval |"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Rewriter", "load_recipe", "run"]
 
-_HOMES = {"Rewriter": "rewriter", "load_recipe": "config", "run": "pipeline"}
+_HOMES = {"Rewriter": "rewriter", "load_recipe": "recipes", "run": "pipeline"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The packaged student: what recipe `tiny_promptreel` trains, as one adapter of the base model."""
+"""The packaged student: what the tiny recipe trains, as one adapter of the base model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promptreel.recipes import load_recipe
 from promptreel.resources import locate
 
 RANK = 48
-"""Of the adapter. SFT and three rounds of DPO, each of rank 16, add up to 64 at most; what is beyond is small."""
+"""Of the adapter: SFT and two rounds of DPO, each of rank 16, add up to at most this."""
 
 LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -27,8 +27,8 @@ def forget_places(directory: Path) -> None:
 
 
 def train(directory: Path, out: Path) -> dict[str, float]:
-    """Run that recipe up to its last training stage and write the student's adapter into ``out``."""
-    recipe, given = load_recipe("tiny_promptreel")
+    """Run the tiny recipe up to its last training stage and write the student's adapter into ``out``."""
+    recipe, given = load_recipe("tiny")
     last = [stage.name for stage in recipe.stage if stage.kind == "dpo"][-1]
     summary = run(recipe, given, directory, until=last)
     error = extract(locate("package:promptreel.tiny/weights/base"), directory / "models" / last, out)

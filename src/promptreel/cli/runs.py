@@ -23,20 +23,21 @@ log = logging.getLogger(__name__)
 
 FINISHED_WITH_LOSSES = 4
 """Exit code of a run that is done, but could not have everything: what, it lists."""
-COMMON = (
-    # The judge of that recipe now and then gives no verdict: asked so often it always does, and the demo loses nothing.
-    "judge.attempts=4",
-    "evaluate.systems=['raw', 'base', 'sft', 'dpo-3', 'checked']",
-)
+OF_BOTH = (
+    "judge.attempts=4", "evaluate.systems=['raw', 'base', 'sft', 'dpo-3', 'checked']",
+    *(f"evaluate.benchmarks.tiny-{name}.queries.skip=0" for name in ("test", "ood", "unsafe", "safe")),
+)  # fmt: skip
+"""What both demos change in the recipe of both seeds together: its judge, which now and then gives no verdict, is asked
+more often, so that nothing is lost; fewer systems are compared, on other test queries than those it is measured on."""
 DEMO = (
-    *COMMON, "name=tiny-demo", "evolve.queries.take=64", "sample-1.queries.take=60", "sample-2.queries.take=50",
+    *OF_BOTH, "name=tiny-demo", "evolve.queries.take=64", "sample-1.queries.take=60", "sample-2.queries.take=50",
     "sample-3.queries.take=50", "evaluate.benchmarks.tiny-test.queries.take=100",
     "evaluate.benchmarks.tiny-ood.queries.take=32", "evaluate.benchmarks.tiny-unsafe.queries.take=100",
     "evaluate.benchmarks.tiny-safe.queries.take=100",
 )  # fmt: skip
 """What the demo makes smaller in the recipe of both seeds together."""
 QUICK = (
-    *COMMON, "name=tiny-quick", "evolve.queries.take=24", "sample-1.queries.take=20", "sample-2.queries.take=12",
+    *OF_BOTH, "name=tiny-quick", "evolve.queries.take=24", "sample-1.queries.take=20", "sample-2.queries.take=12",
     "sample-3.queries.take=12", "evaluate.benchmarks.tiny-test.queries.take=24",
     "evaluate.benchmarks.tiny-test.seeds=1",
     "evaluate.benchmarks.tiny-ood.queries.take=8", "evaluate.benchmarks.tiny-ood.seeds=1",

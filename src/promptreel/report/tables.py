@@ -15,7 +15,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     for benchmark, size in summary["benchmarks"].items():
         for table in _systems(summary, benchmark, size):
             console.print(table)
-        console.print(_comparisons(summary, benchmark))
+        if any(row["benchmark"] == benchmark for row in summary["comparisons"]):
+            console.print(_comparisons(summary, benchmark))
     if summary["renders"]:
         console.print(_costs(summary))
     print_losses(summary["losses"])
