@@ -21,6 +21,7 @@ from promptreel.pipeline.exports import export
 from promptreel.pipeline.status import status
 from promptreel.recipes import parse_recipe
 from promptreel.report import page
+from promptreel.report.tables import print_summary
 from promptreel.rewriter import Rewriter
 from promptreel.store import Run
 from promptreel.types import Component, Fact, Failure, Message, Pair, Query, Reply, Sampling, Verdict
@@ -278,7 +279,7 @@ def test_no_malformed_reply_of_a_judge_gets_through_the_gate(mended: Path) -> No
         assert pipeline.scorer.losses["verdict"] == len(items)
 
 
-def test_texts_alone_can_be_measured_without_a_render(place: Path) -> None:
+def test_texts_alone_can_be_measured_without_a_render(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate = {"benchmarks": {"texts": {"queries": {"source": "q.txt"}, "seeds": 0}}}
     with Run(place) as opened:
         pipeline = Pipeline(fakes.recipe(evaluate=evaluate), opened)
@@ -290,6 +291,10 @@ def test_texts_alone_can_be_measured_without_a_render(place: Path) -> None:
         "fidelity", "aligned", "unsafe", "over_limit", "words", "unanswered",
     }  # fmt: skip
     assert summary["comparisons"] == []
+    print_summary(summary)
+    said = capsys.readouterr().out
+    assert "aligned" in said
+    assert "win rates" not in said
 
 
 def test_the_evaluation_can_read_texts_by_another_judge(place: Path) -> None:
