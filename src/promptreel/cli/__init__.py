@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from promptreel import __version__
+import promptreel
 from promptreel.cli import rewriting, runs, serving, setting_up
 from promptreel.errors import Interrupted, PromptreelError
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        print(f"promptreel {__version__}")
+        print(f"promptreel {promptreel.__version__}")
         raise typer.Exit
 
 
