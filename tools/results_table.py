@@ -21,7 +21,8 @@ Written by `python tools/results_table.py` from the summaries in [docs/results](
 judged by the pixel oracle, which no training saw, and texts by the exact text oracle, of which a training sees at most
 a version that errs on a tenth of the questions. A tie counts one half; intervals are 95 %. `overall` is the share of
 the stated facts and of sharpness that a clip shows, `facts` without sharpness; `aligned` is the share of prompts that
-keep every stated fact; "closed" is how much of the way from raw queries to the ceiling a system goes.
+keep every stated fact; "closed" is how much of the way from raw queries to the ceiling a system goes. `checked` is the
+last student as it is used: drawn again, up to eight times, while the judge of the training finds fault.
 
 Recipes against each other, over training seeds: [results/recipes.md](results/recipes.md).
 """
