@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from promptreel import load_recipe, run
-from promptreel.recipes import parse_recipe
+from promptreel.config import parse_recipe
 
 
 def last_student(directory: Path) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from promptreel.config import EvaluateStage
 from promptreel.evaluation import stats
-from promptreel.recipes import parse_recipe
+from promptreel.config import parse_recipe
 from promptreel.report.page import final_system
 from promptreel.store import Run
 

@@ -64,13 +64,13 @@ def work(clips: str, models: dict[str, str], roles: list[str], resident: int) ->
     from trl import SFTTrainer  # noqa: F401 - a run has imported this, too, before it is done
 
     from promptreel import registry
-    from promptreel.desk import llm_worker
-    from promptreel.engine.local import LocalEngine
-    from promptreel.scoring import render_worker, reward_worker
+    from promptreel.execution.desk import llm_worker
+    from promptreel.execution.local_engine import LocalEngine
+    from promptreel.execution.scoring import render_worker, reward_worker
     from promptreel.store import ClipCache
     from promptreel.tiny.wording import caption
     from promptreel.tiny.world import FPS, random_scene, render
-    from promptreel.types import Clip, Component, Query, RenderRequest, Sampling
+    from promptreel.types import Clip, Component, Query, RenderRequest, SamplingParams
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def work(clips: str, models: dict[str, str], roles: list[str], resident: int) ->
     asked = [([{"role": "user", "content": f"Rewrite for video: {text}"}], 0) for text in texts]
     shown = [(Query(text), f"{number:064x}", FPS) for number, text in enumerate(texts)]
     tasks = {
-        "student": (llm_worker, {"llm": student, "sampling": Sampling(max_tokens=16)}, asked),
+        "student": (llm_worker, {"llm": student, "sampling": SamplingParams(max_tokens=16)}, asked),
         "video model": (
             render_worker, {"generator": generator, "cache": directory, "fingerprint": known},
             [RenderRequest(text, "", 0) for text in texts],

@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Behaviour = Callable[[int, dict[str, Any]], dict[str, Any] | None]
-"""Given the number of the request and its body, how to answer: ``status``, ``headers``, ``body`` (text),
-``content`` (of the message), ``delay`` (seconds), ``cut`` (bytes to send of the body), ``finish``, ``refusal``.
-``None`` answers well."""
+"""Maps the number of a request and its body to the response: ``status``, ``headers``, ``body`` (text), ``content`` (of
+the message), ``delay`` (seconds), ``cut`` (bytes to send of the body), ``finish``, ``refusal``. ``None`` is a good
+answer."""
 
 
 class ChatServer:
-    """Counts what it is asked. ``times`` are when requests came, in seconds of ``time.monotonic``."""
+    """The server, which records its requests. ``times`` are their arrivals, in seconds of ``time.monotonic``."""
 
     def __init__(self, behaviour: Behaviour = lambda number, body: None) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ class ChatServer:
             request_queue_size = 128
 
             def handle_error(self, request: object, client_address: object) -> None:
-                """Clients that hang up are part of the test."""
+                """Ignore clients that hang up: they are part of the test."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()

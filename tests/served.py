@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import uvicorn
 
 from promptreel import registry
-from promptreel.rewriter import Rewriter
+from promptreel.rewriting.rewriter import Rewriter
 from promptreel.server.app import Limits, create_app
-from promptreel.server.listen import open_port
-from promptreel.types import Failure, Message, Reply, Sampling
+from promptreel.server.run import open_port
+from promptreel.types import Completion, Failure, Message, SamplingParams
 
 
 class EchoLLM:
@@ -32,7 +32,9 @@ class EchoLLM:
     def __init__(self, model: str, adapter: str | None = None) -> None:
         self.fingerprint = f"echo-{model}"
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+    def complete(
+        self, conversations: Sequence[list[Message]], samplings: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
         queries = [conversation[-1]["content"] for conversation in conversations]
         self.calls.append(queries)
         assert self.held.wait(60)
@@ -42,7 +44,7 @@ class EchoLLM:
         return [
             Failure("timeout", "no reply came")
             if "mute" in query
-            else Reply(
+            else Completion(
                 " ".join(f"{query} | seed {s.seed} at {s.temperature:g}".split()[: s.max_tokens]),
                 7,
                 min(9, s.max_tokens),

@@ -1,34 +1,36 @@
-"""A run on true clips of the tiny world, without any weights: what reports are tried on.
+"""A run on true clips of the tiny world, without any weights, for tests of reports.
 
-Its video model draws what the prompt states, sharp only if the prompt says so; its writers state more or less.
+Its video model draws the facts that a prompt states, sharp only if the prompt says so; its writers state more or less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from promptreel import registry
-from promptreel.config import Recipe
-from promptreel.recipes import parse_recipe
+from promptreel.config import Recipe, parse_recipe
+from promptreel.fingerprint import content_seed
 from promptreel.tiny import world
 from promptreel.tiny.text_oracle import parse
 from promptreel.tiny.wording import caption, complete
-from promptreel.types import Clip, Failure, Message, RenderRequest, Reply, Sampling, content_seed
+from promptreel.types import Clip, Completion, Failure, Message, RenderRequest, SamplingParams
 
 
 class WorldGenerator:
-    """Draws the stated facts, and makes up the others by the noise. Prompts with "broken" fail."""
+    """A generator that draws the stated facts, and invents the others from the noise. Prompts with "broken" fail."""
 
     batch_size = 16
 
     def __init__(self, profile: str = "tiny") -> None:
         self.fingerprint = "small-world"
 
-    def render(self, requests: Sequence[RenderRequest]) -> list[Clip | Failure]:
+    def render(
+        self, requests: Sequence[RenderRequest], on_step: Callable[[int, int], None] | None = None
+    ) -> list[Clip | Failure]:
         return [
             Failure("render", "broken on purpose") if "broken" in request.prompt else self._draw(request)
             for request in requests
@@ -43,23 +45,25 @@ class WorldGenerator:
 
 
 class Wordsmith:
-    """Writes the canonical caption with probability ``skill``, and else what it was asked, with a flourish."""
+    """A writer of the canonical caption with probability ``skill``, and of the query with a flourish otherwise."""
 
     def __init__(self, skill: float) -> None:
         self.skill = skill
         self.fingerprint = f"wordsmith-{skill}"
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
-        replies: list[Reply | Failure] = []
-        for conversation, sampling in zip(conversations, samplings, strict=True):
+    def complete(
+        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
+        replies: list[Completion | Failure] = []
+        for conversation, params in zip(conversations, sampling, strict=True):
             asked = conversation[-1]["content"].splitlines()[0].partition(": ")[2]
-            rng = np.random.default_rng(content_seed(asked, sampling.seed))
+            rng = np.random.default_rng(content_seed(asked, params.seed))
             stated = {name: value for name, value in parse(asked).stated.items() if name != "quality"}
             if stated.get("motion") == "still":
                 stated.pop("speed", None)
             skilled = bool(stated) and rng.random() < self.skill
             text = caption(complete(stated, rng)) if skilled else f"{asked}, dreamy mood"
-            replies.append(Reply(text, 20, 20))
+            replies.append(Completion(text, 20, 20))
         return replies
 
 
@@ -73,7 +77,7 @@ def writer(skill: float) -> dict[str, Any]:
 
 
 def recipe(source: str, queries: int) -> Recipe:
-    """Evolution, then an evaluation of three systems and the ceiling, on the queries of a file or data set."""
+    """Return a recipe: evolution, then an evaluation of four systems and the ceiling, on a file or data set."""
     return parse_recipe(
         {
             "name": "small-world",
@@ -82,9 +86,9 @@ def recipe(source: str, queries: int) -> Recipe:
             "student": writer(0.1),
             "teacher": writer(0.5),
             "judge": {"name": "tiny-oracle"},
-            "gate": {"fidelity": 0.5},
+            "policy": {"fidelity": 0.5},
             "rewards": {"pixels": {"name": "pixels"}},
-            "blends": {"total": {"weights": {"sharpness": 2.0, "steadiness": 10.0, "cleanness": 10.0}}},
+            "objectives": {"total": {"weights": {"sharpness": 2.0, "steadiness": 10.0, "cleanness": 10.0}}},
             "systems": {
                 "half-trained": writer(0.5),
                 "trained": writer(0.95),
@@ -96,14 +100,14 @@ def recipe(source: str, queries: int) -> Recipe:
                     "queries": {"source": "tiny-train", "take": 4},
                     "rounds": 2,
                     "children": 2,
-                    "blend": "total",
+                    "objective": "total",
                 },
                 {
                     "kind": "evaluate",
                     "systems": ["raw", "base", "half-trained", "trained"],
                     "ceiling": "canonical",
-                    "benchmarks": {"mine": {"queries": {"source": source, "take": queries}, "seeds": 1}},
-                    "judge": {"name": "tiny-oracle"},
+                    "benchmarks": {"mine": {"queries": {"source": source, "take": queries}, "clips_per_prompt": 1}},
+                    "reward": {"name": "tiny-oracle"},
                     "metrics": ["overall", "facts"],
                 },
             ],

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from promptreel.config import load_recipe, parse_recipe, same
 
 from promptreel.config import EvolveStage
 from promptreel.errors import RecipeError
-from promptreel.recipes import load_recipe, parse_recipe, same
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

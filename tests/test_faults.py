@@ -231,7 +231,7 @@ def test_a_model_half_written_is_trained_again(
     data = recipe().resolved()
     data["stage"].insert(1, {"kind": "sft", "data": "evolve"})
     with_training = fakes.parse_recipe(data)
-    monkeypatch.setattr("promptreel.pipeline.check", lambda recipe, until: None)
+    monkeypatch.setattr("promptreel.preflight.check", lambda recipe, until: None)
     monkeypatch.setattr("promptreel.pipeline.Pipeline._train", train)
     monkeypatch.setitem(sys.modules, "promptreel.training.sft", type("stub", (), {"sft": None}))
     leftover = place / "models" / ".sft.part"
@@ -459,7 +459,7 @@ def test_a_run_goes_on_as_it_was_begun_without_its_recipe(
 def test_other_versions_or_threads(
     place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from promptreel.pipeline.check import environment
+    from promptreel.preflight.check import environment
 
     run(recipe(), "x", place, until="evolve")
     before = contents(place)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from build_tiny import measure
-from promptreel.resources import locate
+from promptreel.package_files import locate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

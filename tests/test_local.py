@@ -1,4 +1,4 @@
-"""Local language models that cannot be loaded, or asked as others are: one line that says what to do."""
+"""Local language models: errors of loading are one line that says what to do, and templates without system turns."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from promptreel.errors import UserError
 from promptreel.llms.local import LocalLLM
-from promptreel.types import Message, Reply, Sampling
+from promptreel.types import Completion, Message, SamplingParams
 
 WEIGHTS = Path(str(resources.files("promptreel.tiny"))) / "weights"
 ASK: list[list[Message]] = [[{"role": "user", "content": "Rewrite for video: a red ball"}]]
@@ -20,18 +20,18 @@ GEMMA = """{% if messages[0]['role'] == 'system' %}{{ raise_exception('System ro
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A copy of the tiny language model, to be spoilt."""
+    """Return a copy of the tiny language model, to be damaged."""
     return Path(shutil.copytree(WEIGHTS / "base", tmp_path / "model"))
 
 
 def refusal(model: Path | str, adapter: Path | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        LocalLLM(str(model), adapter and str(adapter), device="cpu").complete(ASK, [Sampling()])
+        LocalLLM(str(model), adapter and str(adapter), device="cpu").complete(ASK, [SamplingParams()])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_model_that_is_not_there_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for absent in (tmp_path / "absent", "someone/no-such-model", tmp_path):
         assert refusal(absent).startswith(f"cannot load the language model {str(absent)!r}: ")
@@ -48,7 +48,7 @@ def test_a_model_without_a_chat_template_is_the_users_error(model: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers so
-def test_an_adapter_that_is_none_or_another_models_is_the_users_error(model: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_is_missing_or_of_another_model_is_the_users_error(model: Path, tmp_path: Path) -> None:
     begin = "cannot load the adapter "
     assert refusal(model, tmp_path / "absent").startswith(begin)
     assert refusal(model, model).startswith(begin)
@@ -61,7 +61,7 @@ def test_an_adapter_that_is_none_or_another_models_is_the_users_error(model: Pat
     assert refusal(model, adapter).startswith(begin)
 
 
-def test_what_the_system_says_begins_the_first_turn_where_a_template_knows_no_system(model: Path) -> None:
+def test_a_system_message_begins_the_first_turn_if_the_template_takes_none(model: Path) -> None:
     system: list[Message] = [
         {"role": "system", "content": "Rewrite for"},
         {"role": "user", "content": "video: a red ball"},
@@ -70,7 +70,7 @@ def test_what_the_system_says_begins_the_first_turn_where_a_template_knows_no_sy
     template = model / "chat_template.jinja"
     template.write_text(GEMMA + template.read_text())
     llm = LocalLLM(str(model), device="cpu")
-    sampling = Sampling(0.0, max_tokens=8)
+    sampling = SamplingParams(0.0, max_tokens=8)
     (reply,) = llm.complete([system], [sampling])
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, Completion)
     assert [reply] == llm.complete([folded], [sampling])

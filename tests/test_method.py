@@ -11,10 +11,10 @@ from promptreel.critique import Critique, Draft
 from promptreel.errors import RecipeError, UnknownName
 from promptreel.evaluation import compare, stats
 from promptreel.evaluation.compare import Row
-from promptreel.evaluation.study import findings
-from promptreel.evolution import Fixed, winners
+from promptreel.evaluation.evaluate import findings
+from promptreel.execution.scoring import clears, total
 from promptreel.pairs import check_rule, dominance, gate, margin_floors, merge, rule
-from promptreel.scoring import clears, total
+from promptreel.search.evolution import Fixed, winners
 from promptreel.types import Candidate, Fact, Pair, Query, Verdict
 
 Q = [Query("a ball"), Query("a box")]

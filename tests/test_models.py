@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from promptreel import registry
-from promptreel.errors import RenderError, out_of_memory
+from promptreel.device_errors import out_of_memory
+from promptreel.errors import RenderError
 from promptreel.generators.diffusers import DiffusersGenerator
 from promptreel.llms.local import LocalLLM
-from promptreel.resources import locate
+from promptreel.package_files import locate
 from promptreel.rewards import pixels
-from promptreel.rewards.video import XCLIP
+from promptreel.rewards.xclip import XCLIP
 from promptreel.tiny.judges import CanonicalLLM, OracleJudge, OracleReward
 from promptreel.tiny.text_oracle import parse
 from promptreel.tiny.wording import caption
 from promptreel.tiny.world import random_scene, render
-from promptreel.types import Clip, Component, Failure, Query, RenderRequest, Sampling
+from promptreel.types import Clip, Component, Failure, Query, RenderRequest, SamplingParams
 
 WEIGHTS = Path(locate("package:promptreel.tiny/weights"))
 REQUESTS = [RenderRequest(text, "", seed) for text in ("a red circle", "a blue star") for seed in (1, 2)]
@@ -85,11 +86,11 @@ def test_a_render_that_raises_says_why(generator: DiffusersGenerator, monkeypatc
 def test_a_local_model_answers_deterministically_and_in_order() -> None:
     llm = LocalLLM(str(WEIGHTS / "base"))
     asked = [[{"role": "user", "content": f"Rewrite for video: a {c} ball"}] for c in ("red", "blue", "green")]
-    drawn = Sampling(1.0, max_tokens=12, seed=3).each(asked)
+    drawn = SamplingParams(1.0, max_tokens=12, seed=3).each(asked)
     first = llm.complete(asked, drawn)
     assert first == llm.complete(asked, drawn)
-    assert first != llm.complete(asked, Sampling(1.0, max_tokens=12, seed=4).each(asked))
-    greedy = Sampling(0.0, max_tokens=12).each(asked)
+    assert first != llm.complete(asked, SamplingParams(1.0, max_tokens=12, seed=4).each(asked))
+    greedy = SamplingParams(0.0, max_tokens=12).each(asked)
     assert llm.complete(asked, greedy)[1].text == llm.complete(asked[1:2], greedy[:1])[0].text
 
 
@@ -149,7 +150,9 @@ def test_the_text_judge_sees_what_is_lost_and_changed() -> None:
 
 def test_the_ceiling_says_everything_canonically() -> None:
     llm = CanonicalLLM()
-    (reply,) = llm.complete([[{"role": "user", "content": "Rewrite for video: a tiny crimson ball"}]], [Sampling()])
+    (reply,) = llm.complete(
+        [[{"role": "user", "content": "Rewrite for video: a tiny crimson ball"}]], [SamplingParams()]
+    )
     stated = parse(reply.text).stated
     assert (stated["shape"], stated["colour"], stated["size"], stated["quality"]) == ("circle", "red", "small", "sharp")
     assert len(stated) >= 7

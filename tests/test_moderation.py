@@ -1,4 +1,4 @@
-"""Moderation endpoints: only what is plainly called harmless is."""
+"""Moderation endpoints: only a result that is plainly harmless passes."""
 
 import json
 import traceback
@@ -8,17 +8,18 @@ import pytest
 from chat_server import ChatServer
 
 from promptreel.errors import RunError, UserError
-from promptreel.rewards.safety import Moderation
-from promptreel.types import Query, Verdict
+from promptreel.judges.moderation import Moderation
+from promptreel.types import Candidate, Query, Verdict
 
-ITEMS = [(Query("a ball"), "a ball"), (Query("a box"), "a gory box")]
+CANDIDATES = [Candidate(Query("a ball"), "a ball"), Candidate(Query("a box"), "a gory box")]
 
 
 def moderated(*results: Any, **how: Any) -> list[Verdict | None]:
     body = json.dumps({"id": "x", "model": "m", "results": results})
     with ChatServer(lambda number, asked: {"body": body, **how}) as server:
-        verdicts = Moderation("m", server.url).judge(ITEMS[: len(results) or 2])
-        assert server.requests[0]["input"] == [text for _, text in ITEMS[: len(results) or 2]]
+        candidates = CANDIDATES[: len(results) or 2]
+        verdicts = Moderation("m", server.url).judge(candidates)
+        assert server.requests[0]["input"] == [candidate.text for candidate in candidates]
         return verdicts
 
 
@@ -47,7 +48,7 @@ def moderated(*results: Any, **how: Any) -> list[Verdict | None]:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_moderation_is_read_by_the_letter(result: Any, unsafe: tuple[str, ...] | None) -> None:
+def test_a_moderation_result_is_read_strictly(result: Any, unsafe: tuple[str, ...] | None) -> None:
     (verdict,) = moderated(result)
     assert verdict == (None if unsafe is None else Verdict((), unsafe))
 
@@ -61,12 +62,12 @@ def test_a_moderation_is_read_by_the_letter(result: Any, unsafe: tuple[str, ...]
     ],
     ids=range(7),
 )  # fmt: skip
-def test_what_is_no_moderation_is_no_verdict(how: dict[str, Any]) -> None:
+def test_a_malformed_response_is_no_verdict(how: dict[str, Any]) -> None:
     assert moderated(**how) == [None, None]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_moderation_that_can_never_be_had_stops_at_once(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_url_or_model_raises_at_once(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " sk-very-secret\n")
     body = '{"error": {"message": "Bearer sk-very-secret"}}'
     with pytest.raises(RunError, match=r"refuses model 'm': \d+ Bearer \*\*\*") as caught:
@@ -74,9 +75,9 @@ def test_a_moderation_that_can_never_be_had_stops_at_once(status: int, monkeypat
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_no_moderation_is_asked_without_a_key_or_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_or_a_malformed_url_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        Moderation().judge(ITEMS)
+        Moderation().judge(CANDIDATES)
     with pytest.raises(UserError, match="no URL of a server"):
         Moderation("m", "localhost:99999")

@@ -10,9 +10,9 @@ from fakes import QUERIES, recipe
 
 from promptreel.errors import Interrupted, RunError, UnknownName, UserError
 from promptreel.pipeline import Pipeline, run
-from promptreel.pipeline.check import environment
-from promptreel.pipeline.exports import evaluate_file, export
+from promptreel.pipeline.export import evaluate_file, export
 from promptreel.pipeline.status import status
+from promptreel.preflight.check import environment
 from promptreel.store import Run
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from promptreel.config import parse_recipe
 
 from promptreel import profiles, registry
 from promptreel.errors import RecipeError
 from promptreel.pipeline import run
-from promptreel.pipeline.check import check
+from promptreel.preflight.check import check
 from promptreel.protocols import LLM, Generator, Reward
-from promptreel.recipes import parse_recipe
 from promptreel.store import Run
-from promptreel.types import Clip, Component, Failure, Query, RenderRequest, Reply, Sampling, Scores
+from promptreel.types import Clip, Completion, Component, Failure, Query, RenderRequest, SamplingParams, Scores
 
 PLUGIN = Path(__file__).parent / "plugin"
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
@@ -117,10 +117,10 @@ def test_a_language_model_keeps_its_contract(name: str, plugin: Path) -> None:
     model: LLM = built("llm", name)
     assert isinstance(model, LLM)
     asked = [[{"role": "user", "content": f"Rewrite for video: a {colour} ball"}] for colour in ("red", "blue")]
-    samplings = Sampling(max_tokens=12, seed=3).each(asked)
+    samplings = SamplingParams(max_tokens=12, seed=3).each(asked)
     first = model.complete(asked, samplings)
     assert len(first) == len(asked)
-    assert all(isinstance(reply, Reply | Failure) for reply in first)
+    assert all(isinstance(reply, Completion | Failure) for reply in first)
     assert first == model.complete(asked, samplings)
 
 

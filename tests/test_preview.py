@@ -46,8 +46,8 @@ def test_an_image_is_shown_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     import cv2
 
     from promptreel import registry
-    from promptreel.pipeline.preview import Preview
     from promptreel.queries import ask_for
+    from promptreel.rewriting.preview import Preview
     from promptreel.types import Clip
 
     class Painter:

@@ -1,4 +1,4 @@
-"""Profiles: every pipeline class that one names loads, renders, counts tokens and keeps to its seeds."""
+"""Profiles: every pipeline class that one names loads, renders, counts tokens and follows its seeds."""
 
 import re
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 
 import profiles_table
 from promptreel import profiles
+from promptreel.config import parse_recipe
 from promptreel.errors import RecipeError, UnknownName, UserError
 from promptreel.generators.diffusers import DiffusersGenerator
-from promptreel.pipeline.check import check
-from promptreel.recipes import parse_recipe
+from promptreel.preflight.check import check
 from promptreel.types import Clip, RenderRequest
 
 # diffusers' Euler scheduler hands a tensor to numpy in a way that numpy 2 deprecates.
@@ -35,7 +35,7 @@ REQUESTS.append(RenderRequest("the blue dog jumps over water", "", 1))
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A directory for each profile; built when a test first asks for it."""
+    """Return the checkpoint directory of each profile, built on first use."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     class Built(dict[str, Path]):
@@ -47,7 +47,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def small(profile: str, checkpoint: Path, **options: Any) -> DiffusersGenerator:
-    """The generator as a recipe builds it, of the size that the checkpoint is made for."""
+    """Return the generator as a recipe builds it, at the size that the checkpoint is made for."""
     frames = {"frames": 9} if profiles.load(profile).frames > 1 else {}
     size = {} if "height" in options else {"height": 32, "width": 32}
     return DiffusersGenerator(profile, model=str(checkpoint), steps=2, device="cpu", **size, **frames, **options)
@@ -58,12 +58,12 @@ def pixels(clips: list[Any]) -> np.ndarray:
     return np.stack([clip.frames for clip in clips]).astype(int)
 
 
-def test_every_profile_has_a_checkpoint_here() -> None:
+def test_every_profile_has_a_small_checkpoint_for_these_tests() -> None:
     assert set(PROFILES) == {name for name in profiles.names() if not name.startswith("tiny")}
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_a_profile_renders_by_seed_whatever_the_batch(name: str, checkpoints: dict[str, Path]) -> None:
+def test_a_clip_depends_on_its_seed_and_not_on_its_batch(name: str, checkpoints: dict[str, Path]) -> None:
     assert profiles.load(name).deterministic
     generator = small(name, checkpoints[name])
     whole = pixels(generator.render(REQUESTS))
@@ -77,11 +77,13 @@ def test_a_profile_renders_by_seed_whatever_the_batch(name: str, checkpoints: di
 
 
 class Read(BaseException):
-    """Carries what a text encoder was given."""
+    """Carrier of the arguments of a text encoder's call."""
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_token_limit_is_where_the_pipeline_cuts(name: str, checkpoints: dict[str, Path], monkeypatch: Any) -> None:
+def test_the_pipeline_cuts_prompts_at_the_token_limit(
+    name: str, checkpoints: dict[str, Path], monkeypatch: Any
+) -> None:
     profile = profiles.load(name)
     count = profiles.token_counter(name, str(checkpoints[name]))
     assert count.exact
@@ -103,7 +105,7 @@ def test_the_token_limit_is_where_the_pipeline_cuts(name: str, checkpoints: dict
     monkeypatch.setattr(pipeline.transformer if name == "qwen-image" else encoder, "forward", read_positionally(read))
 
     def seen(tokens: int) -> int:
-        """How many tokens of a prompt of so many reach the encoder, or the denoiser where that cuts."""
+        """Count the tokens of a prompt of a length that reach the encoder, or the denoiser if that cuts."""
         with pytest.raises(Read) as caught:
             generator.render([RenderRequest(prompt_of(tokens, count), "", 1)])
         given = caught.value.args[0]
@@ -124,7 +126,7 @@ def read_positionally(read: Any) -> Any:
 
 
 def prompt_of(tokens: int, count: profiles.TokenCounter) -> str:
-    """A prompt that counts so many tokens."""
+    """Return a prompt of a number of tokens."""
     text = "red"
     parts = [*(f" {word}" for word in tiny_encoders.WORDS), "t"]
     text += next(part for part in parts if count(text + 2 * part) == count(text) + 2) * (tokens - count(text))
@@ -132,7 +134,7 @@ def prompt_of(tokens: int, count: profiles.TokenCounter) -> str:
     return text
 
 
-def test_without_its_tokenizer_a_count_is_called_an_estimate() -> None:
+def test_a_count_without_the_tokenizer_is_marked_as_an_estimate() -> None:
     count = profiles.token_counter("wan2.2-5b")
     assert not count.exact
     text = "A red ball rolls slowly across wet sand at dusk while small waves wash over its shadow."
@@ -142,7 +144,7 @@ def test_without_its_tokenizer_a_count_is_called_an_estimate() -> None:
     assert profiles.token_counter("tiny").exact
 
 
-def test_a_request_gets_the_size_of_its_aspect_ratio(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_request_is_rendered_at_the_size_of_its_aspect_ratio(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     known = profiles.load("wan2.1-1.3b")
     assert known.size() == known.size("nonsense") == known.size("16:0") == (832, 480)
     assert known.size("9:16") == known.size("2:3") == (480, 832)
@@ -172,7 +174,7 @@ def test_a_request_gets_the_size_of_its_aspect_ratio(checkpoints: dict[str, Path
         pytest.param("hunyuanvideo-1.5", {}, marks=pytest.mark.slow),  # always reads 1,985 tokens
     ],
 )
-def test_what_a_query_does_not_want_reaches_the_pipeline(
+def test_the_negative_prompt_of_a_query_reaches_the_pipeline(
     name: str, call: dict[str, Any], checkpoints: dict[str, Path]
 ) -> None:
     generator = small(name, checkpoints[name], call=call)
@@ -181,14 +183,14 @@ def test_what_a_query_does_not_want_reaches_the_pipeline(
 
 
 @pytest.mark.parametrize("name", ["qwen-image", SLOWEST])
-def test_guidance_reaches_pipelines_that_call_it_otherwise(name: str, checkpoints: dict[str, Path]) -> None:
+def test_guidance_reaches_pipelines_that_name_it_differently(name: str, checkpoints: dict[str, Path]) -> None:
     strong, none = (small(name, checkpoints[name], guidance=value) for value in (9.0, 1.0))
     assert (pixels(strong.render(REQUESTS[:1])) != pixels(none.render(REQUESTS[:1]))).any()
     assert strong.fingerprint != none.fingerprint
 
 
 def lora(checkpoint: Path, to: Path, component: str = "transformer") -> Path:
-    """A LoRA adapter with random weights for a denoiser, saved as diffusers does."""
+    """Save a LoRA adapter with random weights for a denoiser, as diffusers does."""
     pipeline = diffusers.DiffusionPipeline.from_pretrained(checkpoint)
     model = getattr(pipeline, component)
     model.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
@@ -222,7 +224,7 @@ def test_an_adapter_can_go_into_the_second_transformer(checkpoints: dict[str, Pa
         assert not torch.equal(before, after), part
 
 
-def test_a_variant_changes_what_it_names() -> None:
+def test_a_variant_changes_only_the_settings_that_it_names() -> None:
     whole, fast = (DiffusersGenerator("wan2.2-a14b", variant=variant) for variant in (None, "lightning"))
     assert whole.call["num_inference_steps"] == 40
     assert (fast.call["num_inference_steps"], fast.guidance, fast.call["guidance_scale_2"]) == (4, 1.0, 1.0)
@@ -237,7 +239,7 @@ def test_a_variant_changes_what_it_names() -> None:
 
 
 @pytest.mark.parametrize("name", [*VARIED, SLOWEST])
-def test_variants_render(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_every_variant_renders(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     for variant, chosen in profiles.load(name).variants.items():
         generator = small(name, checkpoints[name], variant=variant)
         if "decode_timestep" in chosen.call:
@@ -274,7 +276,7 @@ def test_variants_render(name: str, checkpoints: dict[str, Path], tmp_path: Path
         ({"profile": "hunyuanvideo-1.5", "call": {"guidance_scale": 3}}, "takes no 'guidance_scale'"),
     ],
 )
-def test_options_are_checked_before_anything_loads(options: dict[str, Any], complaint: str) -> None:
+def test_wrong_options_are_errors_before_anything_loads(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(complaint)):
         DiffusersGenerator(**{"profile": "wan2.1-1.3b", **options})
 
@@ -289,20 +291,20 @@ def test_a_recipe_with_a_wrong_option_of_the_pipeline_does_not_start() -> None:
         "teacher": writer,
         "judge": {"name": "tiny-oracle"},
         "rewards": {},
-        "blends": {},
+        "objectives": {},
         "stage": [],
     }
     with pytest.raises(RecipeError, match="did you mean 'frame_rate'"):
         check(parse_recipe(recipe))
 
 
-def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+def test_the_error_about_an_unloadable_model_names_it(tmp_path: Path) -> None:
     generator = DiffusersGenerator("wan2.1-1.3b", model=str(tmp_path))
     with pytest.raises(UserError, match=re.escape(f"cannot load {tmp_path} for wan2.1-1.3b")):
         generator.render(REQUESTS[:1])
 
 
-def test_the_rewriter_of_a_pipeline_is_switched_off(tmp_path: Path) -> None:
+def test_the_prompt_rewriter_built_into_a_pipeline_is_switched_off(tmp_path: Path) -> None:
     source = (Path(profiles.__file__).parent / "ltx-video.toml").read_text()
     for pipeline, argument, off in [
         ("LTX2Pipeline", "enable_prompt_enhancement", False),
@@ -316,7 +318,7 @@ def test_the_rewriter_of_a_pipeline_is_switched_off(tmp_path: Path) -> None:
         assert DiffusersGenerator(str(file)).call[argument] is off
 
 
-def test_half_precision_can_spare_a_component(checkpoints: dict[str, Path]) -> None:
+def test_a_component_can_be_kept_out_of_half_precision(checkpoints: dict[str, Path]) -> None:
     on_gpu = DiffusersGenerator("wan2.2-5b", device="cuda")
     assert on_gpu.dtype == {"default": "bfloat16", "vae": "float32"}
     assert DiffusersGenerator("wan2.2-5b", device="cpu").dtype == {"default": "float32"}
@@ -327,7 +329,7 @@ def test_half_precision_can_spare_a_component(checkpoints: dict[str, Path]) -> N
     assert (pipeline.transformer.dtype, pipeline.vae.dtype) == (torch.bfloat16, torch.float32)
 
 
-def test_memory_can_be_saved(checkpoints: dict[str, Path]) -> None:
+def test_options_that_save_memory_change_clips_only_by_rounding(checkpoints: dict[str, Path]) -> None:
     for name in ("cogvideox-2b", "sdxl"):
         plain = small(name, checkpoints[name], tiling=False)
         saving = small(name, checkpoints[name], tiling=True, slicing=True, offload="model")
@@ -338,8 +340,10 @@ def test_memory_can_be_saved(checkpoints: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch imports its own past
-def test_the_denoisers_are_compiled_where_asked(checkpoints: dict[str, Path]) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method:DeprecationWarning"
+)  # torch imports a deprecated module of its own
+def test_all_denoisers_are_compiled_with_the_option_compile(checkpoints: dict[str, Path]) -> None:
     pipeline = small("wan2.2-a14b", checkpoints["wan2.2-a14b"], compile=True)._pipeline
     assert all(part._compiled_call_impl is not None for part in (pipeline.transformer, pipeline.transformer_2))
     assert pipeline.vae._compiled_call_impl is None
@@ -355,7 +359,7 @@ def gpu() -> Iterator[str]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", PROFILES)
-def test_offloading_changes_no_clip(name: str, checkpoints: dict[str, Path], gpu: str) -> None:
+def test_offloading_changes_clips_only_by_rounding(name: str, checkpoints: dict[str, Path], gpu: str) -> None:
     clips = []
     for offload in ("none", "model", "sequential"):
         generator = small(name, checkpoints[name], offload=offload, dtype="float32")
@@ -365,13 +369,13 @@ def test_offloading_changes_no_clip(name: str, checkpoints: dict[str, Path], gpu
     assert np.abs(clips[0] - clips[2]).max() <= 2
 
 
-def test_the_page_of_profiles_is_up_to_date() -> None:
+def test_the_documentation_page_of_profiles_is_up_to_date() -> None:
     page = Path(__file__).parents[1] / "docs" / "profiles.md"
     assert page.read_text() == profiles_table.page(), "run: python tools/profiles_table.py > docs/profiles.md"
 
 
 @pytest.mark.parametrize("name", profiles.names())
-def test_a_profile_says_what_people_must_know(name: str) -> None:
+def test_a_profile_has_a_licence_a_house_style_and_sizes_of_the_right_shape(name: str) -> None:
     profile = profiles.load(name)
     assert profile.name == name
     assert profile.licence

@@ -1,4 +1,4 @@
-"""Templates render everywhere the same, and replies are parsed whatever models wrap them in."""
+"""Templates render the same everywhere, and prompts are found in replies of every form."""
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ PROMPT = "A large red circle moves left quickly. The background is plain navy."
         f"<PROMPT>{PROMPT}</PROMPT><PROMPT>another</PROMPT>",
     ],
 )
-def test_the_prompt_is_found_in_a_reply(reply: str) -> None:
+def test_the_prompt_is_found_in_every_form_of_reply(reply: str) -> None:
     assert prompts.parse_rewrite(reply) == PROMPT
 
 
@@ -46,7 +46,7 @@ def test_a_reply_without_a_prompt_is_an_error(reply: str) -> None:
         "Image: a cat",
     ],
 )
-def test_a_colon_in_a_prompt_is_no_label(prompt: str) -> None:
+def test_a_colon_in_a_prompt_does_not_make_a_label(prompt: str) -> None:
     assert prompts.parse_rewrite(prompt) == prompt
 
 
@@ -57,12 +57,12 @@ def test_a_colon_in_a_prompt_is_no_label(prompt: str) -> None:
         "Here is a prompt for this model:", "Sure.\nPrompt:", "Image prompt:",
     ],
 )  # fmt: skip
-def test_labels_are_left_out(label: str) -> None:
+def test_labels_before_the_prompt_are_left_out(label: str) -> None:
     assert prompts.parse_rewrite(f"{label} {PROMPT}") == PROMPT
 
 
 @given(st.text(max_size=200))
-def test_parsing_is_idempotent(reply: str) -> None:
+def test_a_parsed_prompt_is_parsed_to_itself(reply: str) -> None:
     try:
         once = prompts.parse_rewrite(reply)
     except ReplyError:
@@ -71,7 +71,7 @@ def test_parsing_is_idempotent(reply: str) -> None:
 
 
 @given(st.from_regex(r"[A-Za-z][A-Za-z ,]{0,60}[a-z]\.", fullmatch=True).filter(lambda t: ":" not in t))
-def test_a_plain_prompt_is_left_alone(text: str) -> None:
+def test_a_plain_prompt_is_kept_as_it_is(text: str) -> None:
     assert prompts.parse_rewrite(text) == " ".join(text.split())
 
 
@@ -87,12 +87,12 @@ def test_every_format_renders_every_task_it_has() -> None:
     assert "missing" in prompts.render("propose", "standard", profile=profile, **fields)[1]["content"]
 
 
-def test_an_unknown_format_names_the_known_ones() -> None:
+def test_an_error_about_an_unknown_format_names_the_known_ones() -> None:
     with pytest.raises(UnknownName, match=r"did you mean 'brief'.*standard"):
         prompts.render("rewrite", "breif", query="x")
 
 
-def test_what_a_person_typed_is_not_a_template() -> None:
+def test_template_syntax_in_a_query_is_data() -> None:
     assert "{{ 7 * 7 }}" in prompts.render("rewrite", "brief", query="{{ 7 * 7 }}")[0]["content"]
 
 
@@ -105,7 +105,7 @@ TASKS += [(task, "standard") for task in ("propose", "refine", "shorten")]
 
 
 @pytest.mark.parametrize(("task", "format"), TASKS)
-def test_models_are_told_what_the_prompt_is_for(task: str, format: str) -> None:
+def test_models_are_told_whether_the_prompt_is_for_an_image_or_a_video(task: str, format: str) -> None:
     image, video = (
         prompts.render(task, format, profile=profiles.load(name).model_dump(), **FIELDS)[0]["content"]
         for name in ("sdxl", "cogvideox-2b")
@@ -115,12 +115,12 @@ def test_models_are_told_what_the_prompt_is_for(task: str, format: str) -> None:
     assert "text-to-video model" in video
 
 
-def test_judges_read_prompts_for_either() -> None:
+def test_judges_are_told_that_a_prompt_may_be_for_either() -> None:
     assert "text-to-video or text-to-image model" in prompts.render("verdict", "standard", **FIELDS)[0]["content"]
 
 
 @pytest.mark.parametrize("profile", ["tiny", "tiny-image"])
-def test_students_are_asked_word_for_word_as_they_were_trained(profile: str) -> None:
+def test_students_are_asked_in_the_exact_words_of_their_training(profile: str) -> None:
     told = {"profile": profiles.load(profile).model_dump(), **FIELDS}
     said = [prompts.render(task, "brief", **told) for task in ("rewrite", "propose", "refine")]
     assert [[message["content"] for message in one] for one in said] == [

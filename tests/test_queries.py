@@ -1,4 +1,4 @@
-"""Queries from files and data sets: nothing is lost silently, and what is wrong names its line."""
+"""Queries from files and data sets: nothing is lost silently, and an error names its line."""
 
 from collections import Counter
 from itertools import pairwise
@@ -27,7 +27,7 @@ NAMED = {"tiny-train": datasets.train, "tiny-test": datasets.test}
         ("bom.txt", "\ufeffa red ball\r\na blue box\r\n"),
     ],
 )
-def test_files_are_read(tmp_path: Path, name: str, content: str) -> None:
+def test_files_of_every_format_give_the_same_queries(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     assert [query.text for query in queries.read(str(path))] == ["a red ball", "a blue box"]
@@ -50,14 +50,14 @@ def test_files_are_read(tmp_path: Path, name: str, content: str) -> None:
         ("q.parquet", "not Parquet", "cannot read"),
     ],
 )
-def test_what_is_wrong_names_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_an_error_in_a_file_names_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(QueryError, match=message):
         queries.read(str(path))
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_a_missing_source_and_missing_queries_are_errors(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="no file of queries"):
         queries.read("absent.txt")
     with pytest.raises(UnknownName, match="did you mean 'tiny-test'"):
@@ -70,7 +70,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         queries.read(str(path), take=3)
 
 
-def test_slices_of_a_data_set_are_disjoint() -> None:
+def test_slices_of_a_data_set_that_do_not_overlap_are_disjoint() -> None:
     first = queries.read("tiny-train", 0, 100, NAMED)
     second = queries.read("tiny-train", 100, 100, NAMED)
     assert len(first) == len(second) == 100
@@ -78,7 +78,7 @@ def test_slices_of_a_data_set_are_disjoint() -> None:
     assert queries.read("tiny-train", 0, 200, NAMED) == first + second
 
 
-def test_duplicates_count_once(tmp_path: Path) -> None:
+def test_exact_duplicates_are_read_once(tmp_path: Path) -> None:
     path = tmp_path / "twice.txt"
     path.write_text("a ball\na  ball\na box\n")
     assert queries.read(str(path)) == [Query("a ball"), Query("a box")]
@@ -93,7 +93,7 @@ def parquet(path: Path, **columns: list[object]) -> Path:
     return path
 
 
-def test_a_large_set_loses_its_unusable_rows_and_says_so(tmp_path: Path) -> None:
+def test_unusable_rows_of_a_data_set_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = ["a red ball", None, "--ar 16:9", "A red ball.", "a blue box -ar 9:16", "word " * 3000, "a red ball"]
     path = parquet(tmp_path / "q.parquet", id=list(range(7)), prompt=rows)
     left_out = Counter[str]()
@@ -106,8 +106,10 @@ def test_a_large_set_loses_its_unusable_rows_and_says_so(tmp_path: Path) -> None
         queries.read(str(parquet(tmp_path / "n.parquet", words=["a"])))
 
 
-def test_data_sets_of_the_hub_are_read_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library takes a directory where it would take a name of the hub, which needs no network."""
+def test_data_sets_of_the_hub_are_read_by_name_split_and_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library also takes a directory for the name of a data set, which needs no network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -124,7 +126,9 @@ def test_data_sets_of_the_hub_are_read_by_name(tmp_path: Path, monkeypatch: pyte
         queries.read("hub:prompts")
 
 
-def test_rows_without_a_text_are_counted_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_without_a_text_are_counted_in_a_data_set_and_refused_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     left_out = Counter[str]()
@@ -137,7 +141,7 @@ def test_rows_without_a_text_are_counted_or_named(tmp_path: Path, monkeypatch: p
         list(queries.read_file(path))
 
 
-def test_sets_of_the_hub_that_cannot_be_read_are_one_clear_line(
+def test_an_unreadable_data_set_of_the_hub_gives_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -152,7 +156,7 @@ def test_sets_of_the_hub_that_cannot_be_read_are_one_clear_line(
     assert "\n" not in f"{script.value}{broken.value}"
 
 
-def test_offline_the_hub_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_offline_gives_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: object, **options: object) -> None:
         raise ConnectionError("Couldn't reach 'a/b' on the Hub (OfflineModeIsEnabled)")
 
@@ -165,36 +169,34 @@ WORDS = st.lists(st.sampled_from("red blue ball box runs jumps fast slow over un
 
 
 @given(st.lists(WORDS, max_size=25), st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
-def test_near_duplicates_are_found_exactly(texts: list[list[str]], near: float) -> None:
-    """As comparing every query with every other one would find them."""
-
+def test_near_duplicates_are_found_as_by_comparing_all_pairs(texts: list[list[str]], near: float) -> None:
     def pairs(words: list[str]) -> set[object]:
         return set(pairwise(words)) or set(words)
 
-    likeness = queries.Likeness(near)
+    index = queries.NearDuplicates(near)
     kept: list[set[object]] = []
     for words in texts:
-        mine = pairs(words)
-        alike = any(len(mine & other) >= near * len(mine | other) - 1e-9 for other in kept)
-        assert likeness.known(Query(" ".join(words))) == alike
-        if not alike:
-            kept.append(mine)
+        own = pairs(words)
+        duplicate = any(len(own & other) >= near * len(own | other) - 1e-9 for other in kept)
+        assert index.seen(Query(" ".join(words))) == duplicate
+        if not duplicate:
+            kept.append(own)
 
 
-def test_spelling_makes_no_other_query() -> None:
-    likeness = queries.Likeness(1.0)
-    assert not likeness.known(Query("A red ball, rolling!"))
-    assert likeness.known(Query("a red ball  rolling"))
-    assert likeness.known(Query("\uff21 RED ball rolling"))
-    assert not likeness.known(Query("\u4e00\u53ea\u732b\u5728\u8dd1"))
-    assert not likeness.known(Query("\u4e00\u53ea\u72d7\u5728\u8dd1"))
-    assert not likeness.known(Query("\U0001f600"))
-    assert likeness.known(Query("\U0001f600"))
+def test_case_punctuation_and_width_do_not_make_another_query() -> None:
+    index = queries.NearDuplicates(1.0)
+    assert not index.seen(Query("A red ball, rolling!"))
+    assert index.seen(Query("a red ball  rolling"))
+    assert index.seen(Query("\uff21 RED ball rolling"))
+    assert not index.seen(Query("\u4e00\u53ea\u732b\u5728\u8dd1"))
+    assert not index.seen(Query("\u4e00\u53ea\u72d7\u5728\u8dd1"))
+    assert not index.seen(Query("\U0001f600"))
+    assert index.seen(Query("\U0001f600"))
     with pytest.raises(ValueError, match="above 0"):
-        queries.Likeness(0)
+        queries.NearDuplicates(0)
 
 
-def test_content_decides_the_split(tmp_path: Path) -> None:
+def test_a_query_is_in_the_same_part_of_a_split_in_every_file(tmp_path: Path) -> None:
     texts = [f"a ball number {n}" for n in range(400)]
     (tmp_path / "a.txt").write_text("\n".join(texts))
     (tmp_path / "b.txt").write_text("\n".join(f"{text.upper()}!" for text in reversed(texts)))

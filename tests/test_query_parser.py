@@ -1,4 +1,4 @@
-"""What people type is taken apart: nothing of it is lost silently, and what is uncertain stays in the text."""
+"""The parser of typed queries loses nothing silently, and leaves everything uncertain in the text."""
 
 import html
 import re
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from promptreel import queries
 from promptreel.errors import QueryError
-from promptreel.queries.cleaning import visible
+from promptreel.queries.parser.cleaning import visible
 from promptreel.types import Query
 
 
-def test_an_empty_query_is_refused() -> None:
+def test_a_query_that_asks_for_nothing_is_refused() -> None:
     for typed in ("", " \n", "--ar 16:9", '""', "&nbsp;"):
         with pytest.raises(QueryError, match="asks for nothing"):
             queries.ask_for(typed)
@@ -118,7 +118,7 @@ def test_an_empty_query_is_refused() -> None:
         ("### Prompt\nA cat\n### Negative prompt\ndogs", "Prompt A cat", "dogs", {}),
         ("Camera: zoom in\nAspect Ratio: 16:9", "Camera: zoom in", "",
          {"aspect": "16:9", "aside": "Aspect Ratio: 16:9"}),
-        # What looks like a flag and is none stays.
+        # Words that look like flags and are none stay.
         ("R&D on fish&region &copycat", "R&D on fish&region &copycat", "", {}),
         ("Luke 10:1 at 9:16 am, a 3:2 win", "Luke 10:1 at 9:16 am, a 3:2 win", "", {}),
         ("a low -angle shot - dark - moody", "a low -angle shot - dark - moody", "", {}),
@@ -136,7 +136,9 @@ def test_an_empty_query_is_refused() -> None:
         ("it's the dog's bone", "it's the dog's bone", "", {}),
     ],
 )  # fmt: skip
-def test_what_people_type_is_taken_apart(typed: str, text: str, negative: str, options: dict[str, str] | None) -> None:
+def test_flags_wishes_and_debris_are_split_from_the_text(
+    typed: str, text: str, negative: str, options: dict[str, str] | None
+) -> None:
     query = queries.parse_query(typed)
     found = dict(query.options) if options is not None else None
     if typed.startswith("a cat, seed:42"):
@@ -146,7 +148,7 @@ def test_what_people_type_is_taken_apart(typed: str, text: str, negative: str, o
     assert (query.text, query.negative, found) == (text, negative, options)
 
 
-STAYS = [
+NO_FLAGS = [
     "a cat with fps 24",
     "a man says --no, I will not go", "a door with a sign saying -no entry", "a beach \u2014no people\u2014 at dusk",
     "BMW GS 1250 driving", "a BMW GS 1250", "ar15 rifle on table", "AR-15 rifle", "an AR 4 headset",
@@ -172,8 +174,8 @@ STAYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("typed", STAYS)
-def test_what_is_not_surely_a_flag_stays(typed: str) -> None:
+@pytest.mark.parametrize("typed", NO_FLAGS)
+def test_text_that_is_not_certainly_a_flag_stays(typed: str) -> None:
     assert queries.parse_query(typed) == Query(typed)
 
 
@@ -183,7 +185,7 @@ size image end public draft pan zoom red ball well-known T-rex don't 3 42
 
 
 @given(st.lists(st.sampled_from(ORDINARY), min_size=1, max_size=12))
-def test_plain_words_stay_as_they_are(typed: list[str]) -> None:
+def test_plain_words_stay_in_the_text(typed: list[str]) -> None:
     text = " ".join([*typed, "home"])  # at the end "gs 3" would be a flag
     assert queries.parse_query(text) == Query(text)
 
@@ -207,7 +209,7 @@ TYPED = st.lists(PIECES, max_size=12).map(" ".join)
 
 
 @given(TYPED)
-def test_parsing_never_raises_and_is_idempotent(typed: str) -> None:
+def test_parsing_never_raises_and_a_parsed_text_stays_the_same(typed: str) -> None:
     once = queries.parse_query(typed)
     again = queries.parse_query(once.text)
     assert again.text == once.text
@@ -216,7 +218,7 @@ def test_parsing_never_raises_and_is_idempotent(typed: str) -> None:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and of digits, as one sees them."""
+    """Return the visible runs of letters and of digits."""
     for _ in range(6):
         text = html.unescape(text)
     text = re.sub(r"</?(?:br|p|div|span|b|i|em|strong|u)\s*/?>", " ", text, flags=re.IGNORECASE)
@@ -225,9 +227,7 @@ def words(text: str) -> list[str]:
 
 @given(TYPED)
 def test_no_word_is_lost_silently(typed: str) -> None:
-    """As often as a word was typed it is in the text, in the negative or in an option; only names of flags become
-    names of settings.
-    """
+    """Every typed word is in the text, the negative or an option, except names of flags, which become settings."""
     query = queries.parse_query(typed)
     shown = Counter(words(" ".join([query.text, query.negative, *(value for _, value in query.options)])))
     set_ = {name for name, _ in query.options} | ({"negative"} if query.negative else set())
@@ -238,8 +238,8 @@ def test_no_word_is_lost_silently(typed: str) -> None:
 
 
 @given(TYPED)
-def test_words_of_the_text_keep_their_order(typed: str) -> None:
-    """What a flag of the camera or of the style asks for comes last; nothing else changes its place."""
+def test_words_of_the_text_keep_their_order_unless_a_flag_moves_them(typed: str) -> None:
+    """Requests of camera and style flags come last; no other word changes its place."""
     query = queries.parse_query(typed)
     asked = words(query.text)
     if not any(name in ("camera", "style") for name, _ in query.options):
@@ -258,7 +258,9 @@ LINE = st.lists(st.sampled_from("A dog runs over the hill, fast. Red sky".split(
     LINE,
     LINE,
 )
-def test_a_negative_ends_with_its_line(before: str, flag: str, negative: str, after: str) -> None:
+def test_a_negative_ends_with_its_line_and_keeps_the_next_one_out(
+    before: str, flag: str, negative: str, after: str
+) -> None:
     query = queries.parse_query(f"{before} {flag} {negative}\n{after}")
     assert words(query.text)[-len(words(after)) :] == words(after)
     assert len(words(query.negative)) <= len(words(f"{flag} {negative}"))
@@ -275,7 +277,7 @@ def test_a_negative_ends_with_its_line(before: str, flag: str, negative: str, af
     ],
     ids=range(28),
 )  # fmt: skip
-def test_absurd_input_is_parsed_in_time(typed: str) -> None:
+def test_repetitive_input_is_parsed_within_two_seconds(typed: str) -> None:
     began = time.process_time()
     text = queries.parse_query(typed).text
     assert time.process_time() - began < 2
@@ -299,8 +301,8 @@ def test_absurd_input_is_parsed_in_time(typed: str) -> None:
         "a--b ",
     ],
 )
-def test_time_grows_with_the_length(piece: str) -> None:
-    """Four times the text takes about four times as long: the best of some runs, and generously."""
+def test_parsing_time_grows_about_linearly_with_length(piece: str) -> None:
+    """Four times the text takes about four times as long; the best of three runs counts, with a wide margin."""
 
     def seconds(length: int) -> float:
         took = []
@@ -313,15 +315,15 @@ def test_time_grows_with_the_length(piece: str) -> None:
     assert seconds(19_000) <= 8 * seconds(4_750) + 0.05
 
 
-def test_a_document_is_not_taken_apart() -> None:
-    """A server is sent 256 KiB; what no prompt could keep is not worth the time."""
+def test_a_document_is_refused_without_being_parsed() -> None:
+    """A server may be sent 256 KiB, far more than a prompt could keep."""
     began = time.process_time()
     with pytest.raises(QueryError, match=r"46814 words; at most 2000"):
         queries.ask_for("a, --ar " * 23_407)
     assert time.process_time() - began < 1
 
 
-def test_an_aspect_ratio_makes_another_query_and_other_options_do_not() -> None:
+def test_an_aspect_ratio_changes_the_id_of_a_query_and_other_options_do_not() -> None:
     plain, wide = queries.parse_query("a cat"), queries.parse_query("a cat -ar 16:9")
     assert wide.aspect == "16:9"
     assert plain.id != wide.id

@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from promptreel.config import load_recipe
 
-from promptreel.cli.runs import DEMO, QUICK
+from promptreel.cli.run import DEMO, QUICK
 from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage
 from promptreel.errors import UserError
-from promptreel.pipeline.check import check
-from promptreel.pipeline.plan import plan
-from promptreel.recipes import load_recipe
+from promptreel.preflight.check import check
+from promptreel.preflight.cost import plan
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import small_world
+from promptreel.config import load_recipe
 
 from promptreel.config import EvaluateStage
 from promptreel.errors import RunError
 from promptreel.pipeline import run
-from promptreel.recipes import load_recipe
 from promptreel.report import picture
 from promptreel.report.gallery import marked
 from promptreel.report.page import final_system, write

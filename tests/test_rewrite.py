@@ -14,8 +14,8 @@ from chat_server import ChatServer
 
 from promptreel import Rewriter, cli, prompts
 from promptreel.errors import ReplyError, UserError
-from promptreel.report.words import compare, unsaid
-from promptreel.rewriter import component_of, judge_of
+from promptreel.report.diff import compare, unsaid
+from promptreel.rewriting.rewriter import component_of, judge_of
 from promptreel.types import Component
 
 EXTRAS = ("torch", "transformers", "diffusers", "accelerate", "trl", "peft", "datasets", "av", "cv2", "safetensors")

@@ -7,11 +7,11 @@ from typing import ClassVar
 import pytest
 
 from promptreel import registry
-from promptreel.desk import Writer
 from promptreel.errors import Refused, ReplyError
-from promptreel.rewriter import Rewriter
+from promptreel.execution.desk import Writer
+from promptreel.rewriting.rewriter import Rewriter
 from promptreel.store import Database
-from promptreel.types import Component, Failure, Message, Reply, Sampling
+from promptreel.types import Completion, Component, Failure, Message, SamplingParams
 
 Build = Callable[..., Rewriter]
 
@@ -22,16 +22,20 @@ class Script:
     fingerprint = "script"
     left: ClassVar[list[str | Failure]] = []
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+    def complete(
+        self, conversations: Sequence[list[Message]], samplings: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
         found = [self.left.pop(0) for _ in conversations]
-        return [Reply(text) if isinstance(text, str) else text for text in found]
+        return [Completion(text) if isinstance(text, str) else text for text in found]
 
 
 @pytest.fixture
 def script(fake_components: None, monkeypatch: pytest.MonkeyPatch) -> Build:
     """A rewriter that gets these replies, read by the fake judge: every word of the query is a fact."""
     monkeypatch.setitem(registry.BUILT_IN["llm"], "script", "test_rewriter:Script")
-    monkeypatch.setattr("promptreel.rewriter.writer_for", lambda *named: Writer(Component("llm", "script"), "brief"))
+    monkeypatch.setattr(
+        "promptreel.rewriting.rewriter.writer_for", lambda *named: Writer(Component("llm", "script"), "brief")
+    )
 
     def build(*replies: str | Failure, safety: str = "rewrite_to_safe", cache: Database | None = None) -> Rewriter:
         Script.left[:] = replies

@@ -9,22 +9,22 @@ from typing import Any, ClassVar
 
 import fakes
 import pytest
+from promptreel.config import parse_recipe
 from test_verdicts import MALFORMED
 
 from promptreel import cli, registry
-from promptreel.desk import Writer
 from promptreel.errors import RecipeError, Refused, UnknownName, UserError
-from promptreel.evolution import winners
+from promptreel.execution.desk import Writer
 from promptreel.pipeline import Pipeline, run
-from promptreel.pipeline.check import check
-from promptreel.pipeline.exports import export
+from promptreel.pipeline.export import export
 from promptreel.pipeline.status import status
-from promptreel.recipes import parse_recipe
+from promptreel.preflight.check import check
 from promptreel.report import page
 from promptreel.report.tables import print_summary
-from promptreel.rewriter import Rewriter
+from promptreel.rewriting.rewriter import Rewriter
+from promptreel.search.evolution import winners
 from promptreel.store import Run
-from promptreel.types import Component, Fact, Failure, Message, Pair, Query, Reply, Sampling, Verdict
+from promptreel.types import Completion, Component, Fact, Failure, Message, Pair, Query, SamplingParams, Verdict
 
 
 class Mender:
@@ -35,9 +35,11 @@ class Mender:
     def __init__(self, model: str = "mender") -> None:
         self.fingerprint = f"mender-{model}"
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+    def complete(
+        self, conversations: Sequence[list[Message]], samplings: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
         self.heard.extend(c[-1]["content"] for c in conversations)
-        return [Reply(self._answer(c[-1]["content"])) for c in conversations]
+        return [Completion(self._answer(c[-1]["content"])) for c in conversations]
 
     def _answer(self, asked: str) -> str:
         task, _, query = asked.splitlines()[0].partition(": ")
@@ -52,8 +54,10 @@ class Babbler:
 
     fingerprint = "babbler"
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
-        return [Reply(MALFORMED[row % len(MALFORMED)]) for row in range(len(conversations))]
+    def complete(
+        self, conversations: Sequence[list[Message]], samplings: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
+        return [Completion(MALFORMED[row % len(MALFORMED)]) for row in range(len(conversations))]
 
 
 @pytest.fixture
@@ -352,7 +356,7 @@ def test_a_guard_alone_may_stand_where_no_facts_are_asked_for(fake_components: N
 def rewriter(mended: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The public rewriter over the mender, judged by the fake judge."""
     asked = Writer(Component("llm", "mender"), "brief")
-    monkeypatch.setattr("promptreel.rewriter.writer_for", lambda *named: asked)
+    monkeypatch.setattr("promptreel.rewriting.rewriter.writer_for", lambda *named: asked)
     return lambda safety: Rewriter("mender", "tiny", safety=safety, judge=Component("judge", "fake"))
 
 
@@ -389,7 +393,9 @@ def test_the_public_rewriter_says_what_it_removed_or_refuses(rewriter: Any, capl
 def test_the_command_line_answers_what_it_may_and_exits_with_3(
     rewriter: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("promptreel.rewriter.Rewriter", lambda llm, profile, seed, safety, **more: rewriter(safety))
+    monkeypatch.setattr(
+        "promptreel.rewriting.rewriter.Rewriter", lambda llm, profile, seed, safety, **more: rewriter(safety)
+    )
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["promptreel", "rewrite", *arguments])

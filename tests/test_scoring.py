@@ -7,12 +7,12 @@ from pathlib import Path
 import fakes
 import pytest
 
-from promptreel.desk import Desk, Writer
-from promptreel.engine.local import LocalEngine
 from promptreel.errors import RunError
-from promptreel.scoring import Scorer
+from promptreel.execution.desk import Desk, Writer
+from promptreel.execution.local_engine import LocalEngine
+from promptreel.execution.scoring import Scorer
 from promptreel.store import Run
-from promptreel.types import Component, Query, RenderRequest, Sampling
+from promptreel.types import Component, Query, RenderRequest, SamplingParams
 
 BALL, BOX, GORY = Query("red ball"), Query("blue box"), Query("gory star")
 REWARDS = {"fake": Component("reward", "fake")}
@@ -82,7 +82,7 @@ def test_verdicts_are_asked_for_once(run: Run) -> None:
 
 
 def test_replies_come_in_planned_batches_seeded_by_content(run: Run, tmp_path: Path) -> None:
-    writer = Writer(Component("llm", "fake"), "brief", Sampling(), batch_size=2)
+    writer = Writer(Component("llm", "fake"), "brief", SamplingParams(), batch_size=2)
     asked = [BALL, BOX, BALL, Query("slow one")]
     desk = Desk(run.database, LocalEngine())
     first = desk.rewrite(writer, asked, "sample")
@@ -109,7 +109,7 @@ def test_what_does_not_pass_is_drawn_again_and_warmer(run: Run) -> None:
         reasons = {GORY: "unsafe", BOX: "fidelity", BALL: "fidelity" if len(steps) < 3 else None}
         return [reasons[query] for query, _ in items]
 
-    cold = Writer(Component("llm", "fake"), "brief", Sampling(0.3), attempts=4)
+    cold = Writer(Component("llm", "fake"), "brief", SamplingParams(0.3), attempts=4)
     assert (cold.again().sampling.temperature, Writer(cold.llm).again().sampling.temperature) == (0.7, 1.0)
     desk = Desk(run.database, LocalEngine())
     ball, gory, box, slow = desk.checked(cold, [BALL, GORY, BOX, Query("slow")], "e", check)

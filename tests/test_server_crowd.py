@@ -18,11 +18,11 @@ import torch
 from served import EchoLLM, asked_of, reset, served
 
 from promptreel import registry
-from promptreel.llms.rows import OwnDraws
-from promptreel.rewriter import Rewriter, component_of
+from promptreel.llms.row_sampler import RowSampler
+from promptreel.rewriting.rewriter import Rewriter, component_of
 from promptreel.server.app import Limits
 from promptreel.tiny import datasets
-from promptreel.types import Reply, Sampling
+from promptreel.types import Completion, SamplingParams
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +157,8 @@ def test_when_the_queue_is_full_clients_are_told_when_to_come_back(echo: None, c
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.8)])
 def test_rows_draw_what_the_model_says(temperature: float, top_p: float) -> None:
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(0)) * 2
-    rows = [Sampling(temperature, top_p, 1, seed) for seed in range(4000)]
-    kept = OwnDraws(rows, 3, torch.device("cpu"))(torch.zeros(4000, 3, dtype=torch.long), logits.expand(4000, -1))
+    rows = [SamplingParams(temperature, top_p, 1, seed) for seed in range(4000)]
+    kept = RowSampler(rows, 3, torch.device("cpu"))(torch.zeros(4000, 3, dtype=torch.long), logits.expand(4000, -1))
     found = torch.bincount(kept.argmax(-1), minlength=12) / 4000
     chances, order = torch.softmax(logits[0] / temperature, -1).sort(descending=True)
     chances[chances.cumsum(0) - chances >= top_p] = 0
@@ -169,13 +169,13 @@ def test_rows_draw_what_the_model_says(temperature: float, top_p: float) -> None
 def test_a_row_of_a_real_model_is_the_same_in_other_company() -> None:
     model = registry.build(component_of("tiny-base"))
     asked = [[{"role": "user", "content": f"Rewrite for video: {text}"}] for text in ("a cat", "a big red ball", "x")]
-    rows = [Sampling(0.7, 1.0, 30, 5), Sampling(0.0, 1.0, 12, 6), Sampling(1.0, 0.9, 20, 7)]
+    rows = [SamplingParams(0.7, 1.0, 30, 5), SamplingParams(0.0, 1.0, 12, 6), SamplingParams(1.0, 0.9, 20, 7)]
     together = model.complete(asked, rows)
     assert together == [model.complete([one], [row])[0] for one, row in zip(asked, rows, strict=True)]
     assert together[::-1] == model.complete(asked[::-1], rows[::-1])
-    assert together[1:2] == model.complete(asked[1:2], [Sampling(0.0, 1.0, 12, 8)])  # greedy
-    assert all(isinstance(reply, Reply) and reply.written <= row.max_tokens for reply, row in zip(together, rows))
-    assert model.complete(asked[:1], [Sampling(0.7, 1.0, 30, 6)]) != together[:1]
+    assert together[1:2] == model.complete(asked[1:2], [SamplingParams(0.0, 1.0, 12, 8)])  # greedy
+    assert all(isinstance(reply, Completion) and reply.written <= row.max_tokens for reply, row in zip(together, rows))
+    assert model.complete(asked[:1], [SamplingParams(0.7, 1.0, 30, 6)]) != together[:1]
 
 
 @pytest.mark.parametrize("client", [{"llm": "tiny-base", "profile": "tiny"}], indirect=True)

@@ -13,14 +13,14 @@ import fakes
 import huggingface_hub
 import numpy as np
 import pytest
+from promptreel.config import load_recipe, parse_recipe
 from safetensors.numpy import save_file
 from test_rewrite import WITHOUT_EXTRAS
 
 from promptreel import cli, pipeline, profiles
-from promptreel.pipeline.doctor import Machine, fit_of, outlook
-from promptreel.pipeline.models import components
-from promptreel.pipeline.plan import plan
-from promptreel.recipes import load_recipe, parse_recipe
+from promptreel.preflight.cost import plan
+from promptreel.preflight.doctor import Machine, fit_of, outlook
+from promptreel.preflight.inventory import components
 from promptreel.store import Database
 
 BOX = Machine(16, 64.0, 500.0, [("a GPU of 24 GB", 24.0)])

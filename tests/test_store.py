@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as npst
 
 from promptreel import media
 from promptreel.errors import RunError
+from promptreel.fingerprint import fingerprint
 from promptreel.queries import parse_query
 from promptreel.store import ClipCache, Database, Run
-from promptreel.store.files import fingerprint
-from promptreel.types import Clip, Failure, Pair, Query, RenderRequest, Reply
+from promptreel.types import Clip, Completion, Failure, Pair, Query, RenderRequest
 
 
 @given(
@@ -54,7 +54,11 @@ def test_frames_are_sampled_from_first_to_last() -> None:
 def test_batches_of_replies_are_kept_whole(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         assert run.database.reply_batch("x") is None
-        answers = [Reply("a", 5, 2, 0.25), Failure("malformed", "no JSON", 3, 1, 0.125), Reply("b", 1, 1, 0.5)]
+        answers = [
+            Completion("a", 5, 2, 0.25),
+            Failure("malformed", "no JSON", 3, 1, 0.125),
+            Completion("b", 1, 1, 0.5),
+        ]
         run.database.add_reply_batch("x", "llm", answers, "evolve/1")
         assert run.database.reply_batch("x") == answers
         assert run.database.usage("evolve") == {"read": 9, "written": 4, "cost": 0.875}

@@ -8,8 +8,8 @@ import pytest
 
 from promptreel import prompts, registry
 from promptreel.errors import UserError
-from promptreel.rewriter import CARDS, NAMED, writer_for
-from promptreel.types import Sampling
+from promptreel.rewriting.rewriter import CARDS, NAMED, writer_for
+from promptreel.types import SamplingParams
 
 CHAT = (
     "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
@@ -17,12 +17,12 @@ CHAT = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 """As Llama 3 has it, which all of them are."""
-VPO = ("vpo", "b2c2cd19b4d9f20f", "User Query:a cat\n\nVideo Prompt:", Sampling(0.7, 1.0, 1024))
+VPO = ("vpo", "b2c2cd19b4d9f20f", "User Query:a cat\n\nVideo Prompt:", SamplingParams(0.7, 1.0, 1024))
 PROMPT_A_VIDEO = (
     "prompt_a_video",
     "b60b746253b0cd06",
     "Original prompt:\na cat\nNew prompt:",
-    Sampling(1.0, 0.95, 256),
+    SamplingParams(1.0, 0.95, 256),
 )
 STUDENTS = [
     ("vpo-2b", "CCCCCC/VPO-2B", VPO),
@@ -36,7 +36,7 @@ authors' own scripts), how that ends, the sampling."""
 
 @pytest.mark.parametrize(("name", "hub", "asked"), STUDENTS)
 def test_a_released_student_is_asked_as_by_its_authors(
-    name: str, hub: str, asked: tuple[str, str, str, Sampling]
+    name: str, hub: str, asked: tuple[str, str, str, SamplingParams]
 ) -> None:
     form, digest, end, sampling = asked
     for spec in (name, f"local:{hub}", f"endpoint:{hub}@http://127.0.0.1:1/v1"):

@@ -6,15 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from promptreel.config import load_recipe
 
 from promptreel import registry
 from promptreel.config import SFTStage
-from promptreel.desk import Writer
 from promptreel.errors import RecipeError
+from promptreel.execution.desk import Writer
+from promptreel.package_files import locate
 from promptreel.pipeline import Pipeline
-from promptreel.recipes import load_recipe
-from promptreel.resources import locate
-from promptreel.rewriter import writer_for
+from promptreel.rewriting.rewriter import writer_for
 from promptreel.store import Run
 from promptreel.training import merge
 from promptreel.training.data import dpo_dataset, sft_dataset
@@ -23,10 +23,10 @@ from promptreel.training.merge import convert
 from promptreel.training.options import check_stage
 from promptreel.training.progress import StepReport
 from promptreel.training.sft import sft
-from promptreel.types import Component, Pair, Query, Sampling
+from promptreel.types import Component, Pair, Query, SamplingParams
 
 BASE = locate("package:promptreel.tiny/weights/base")
-WRITER = Writer(Component("llm", "local", {"model": BASE}), "brief", Sampling(0.0, max_tokens=40))
+WRITER = Writer(Component("llm", "local", {"model": BASE}), "brief", SamplingParams(0.0, max_tokens=40))
 EXAMPLES = [
     (Query(f"a {word} ball"), f"A {word} circle. The sky is kind.") for word in ("red", "blue", "green", "white")
 ]
@@ -57,7 +57,7 @@ def test_sft_learns_and_publishes_a_plain_model(tmp_path: Path) -> None:
     assert {"model.safetensors", "adapter_model.safetensors", "tokenizer.json", "promptreel.json"} <= files
     assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in (tmp_path / "sft").rglob("*.safetensors"))
     trained = registry.build(Component("llm", "local", {"model": str(tmp_path / "sft")}))
-    (reply,) = trained.complete([WRITER.ask("rewrite", query="a red ball")], [Sampling(0.0, max_tokens=20)])
+    (reply,) = trained.complete([WRITER.ask("rewrite", query="a red ball")], [SamplingParams(0.0, max_tokens=20)])
     assert "sky is kind" in reply.text
     assert writer_for(f"local:{tmp_path / 'sft'}", "tiny").format == "brief"
     convert(tmp_path / "sft", tmp_path / "half", "float16")

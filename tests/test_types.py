@@ -2,7 +2,9 @@
 
 import pytest
 
-from promptreel.types import Fact, Message, Query, RenderRequest, Sampling, Verdict, content_id, content_seed, load_json
+from promptreel.fingerprint import content_id, content_seed
+from promptreel.strict_json import load_json
+from promptreel.types import Fact, Message, Query, RenderRequest, SamplingParams, Verdict
 
 
 def test_ids_depend_on_content_alone() -> None:
@@ -32,9 +34,9 @@ def test_seeds_are_stable() -> None:
 
 def test_a_seed_belongs_to_what_is_said_and_not_to_what_is_beside_it() -> None:
     a, b = ([Message(role="user", content=text)] for text in "ab")
-    alone = Sampling(0.7, seed=3).each([a])
-    among = Sampling(0.7, seed=3).each([b, a, a])
-    assert among[1] == alone[0] != Sampling(0.7, seed=4).each([a])[0]
+    alone = SamplingParams(0.7, seed=3).each([a])
+    among = SamplingParams(0.7, seed=3).each([b, a, a])
+    assert among[1] == alone[0] != SamplingParams(0.7, seed=4).each([a])[0]
     assert len({row.seed for row in among}) == 3
     assert {row.temperature for row in among} == {0.7}
 

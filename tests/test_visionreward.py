@@ -1,11 +1,11 @@
-"""The published checklist: its figures, and its two scales."""
+"""VisionReward's published checklist: its figures, and its two scales."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptreel.objective import Objective
 from promptreel.rewards import visionreward
-from promptreel.scoring import total
 
 NAMES = [question.name for question in visionreward.questions()]
 
@@ -28,12 +28,12 @@ def test_the_figures_are_the_published_ones() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=29, max_size=29))
-def test_the_scales_say_the_same(said: list[bool]) -> None:
+def test_the_two_scales_agree_with_an_objective_of_the_weights(said: list[bool]) -> None:
     answers = dict(zip(NAMES, said, strict=True))
     signed = sum(q.weight * (1 if answers[q.name] else -1) for q in visionreward.questions()) / 29
     assert visionreward.signed_mean(answers) == pytest.approx(signed)
     as_scores = {name: float(value) for name, value in answers.items()}
-    assert total(as_scores, visionreward.weights()) == pytest.approx(visionreward.sum_of_yes(answers))
+    assert Objective(visionreward.weights()).value(as_scores) == pytest.approx(visionreward.sum_of_yes(answers))
 
 
 def test_the_gap_of_a_pair_is_the_same_on_both_scales() -> None:

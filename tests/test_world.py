@@ -1,12 +1,17 @@
-"""The tiny world draws what its scenes say, and the oracle reads it back."""
+"""The tiny world draws the facts of its scenes, and the oracle reads them back."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from promptreel.package_files import locate
 from promptreel.tiny import pixel_oracle
-from promptreel.tiny.world import FRAMES, SIZE, VALUES, Scene, random_scene, render
+from promptreel.tiny.judges import OracleReward
+from promptreel.tiny.presets import MODELS
+from promptreel.tiny.world import FPS, FRAMES, SIZE, VALUES, Scene, random_scene, render
+from promptreel.types import Clip, Query
 
 
 def test_the_same_scene_and_seed_give_the_same_clip() -> None:
@@ -23,7 +28,7 @@ def test_a_clip_has_nine_frames_and_an_image_is_its_middle_one() -> None:
     assert (render(scene, 1, frames=1)[0] == clip[FRAMES // 2]).all()
 
 
-def test_speed_goes_with_motion() -> None:
+def test_a_scene_has_a_speed_if_and_only_if_it_moves() -> None:
     with pytest.raises(ValueError, match="speed"):
         Scene("circle", "red", "small", "still", "fast", "black", "plain")
     with pytest.raises(ValueError, match="speed"):
@@ -34,7 +39,7 @@ COUNTS = pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.ma
 
 
 def misread(quality: str, count: int) -> tuple[Counter[str], Counter[str], int]:
-    """Wrong readings and occurrences by attribute, and clips with any wrong reading."""
+    """Return wrong readings and occurrences by attribute, and the number of clips with a wrong reading."""
     rng = np.random.default_rng(11)
     wrong, seen, clips = Counter[str](), Counter[str](), 0
     for index in range(count):
@@ -50,13 +55,13 @@ def misread(quality: str, count: int) -> tuple[Counter[str], Counter[str], int]:
 
 
 @COUNTS
-def test_the_oracle_reads_sharp_clips(count: int) -> None:
+def test_the_oracle_reads_sharp_clips_without_a_mistake_in_97_of_100(count: int) -> None:
     _, _, clips = misread("sharp", count)
     assert 1 - clips / count >= 0.97
 
 
 @COUNTS
-def test_the_oracle_reads_every_fact_of_poor_clips(count: int) -> None:
+def test_the_oracle_reads_every_fact_of_poor_clips_in_90_of_100(count: int) -> None:
     wrong, seen, _ = misread("poor", count)
     for name in VALUES:
         assert 1 - wrong[name] / seen[name] >= 0.90, name
@@ -73,7 +78,7 @@ def test_the_oracle_leaves_mush_unread() -> None:
     assert read.facts["motion"] is None
 
 
-def test_an_image_has_no_motion() -> None:
+def test_the_oracle_reads_no_motion_off_an_image() -> None:
     scene = random_scene(np.random.default_rng(5), motion="right", speed="fast")
     read = pixel_oracle.read(render(scene, 1, frames=1))
     assert read.facts["motion"] is None
@@ -81,6 +86,28 @@ def test_an_image_has_no_motion() -> None:
     assert read.agrees("colour", scene.colour)
 
 
-def test_the_oracle_refuses_other_sizes() -> None:
+def test_the_oracle_refuses_frames_of_another_size() -> None:
     with pytest.raises(ValueError, match="shape"):
         pixel_oracle.read(np.zeros((9, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("frames", [FRAMES, 1])
+def test_the_oracle_reward_scores_its_declared_dimensions_within_their_ranges(frames: int) -> None:
+    scene = random_scene(np.random.default_rng(6), shape="star", colour="red", motion="spin")
+    clip = Clip("", render(scene, 1, frames=frames), FPS)
+    queries = [Query(text) for text in ("a red star spinning", "a blue ring moving left", "a corgi")]
+    right, wrong, foreign = OracleReward().score([(query, clip) for query in queries])
+    assert right == {"overall": 1.0, "facts": 1.0, "sharp": 1.0, "all_facts": 1.0}
+    assert wrong["facts"] == 0.0
+    assert foreign == dict.fromkeys(OracleReward.dimensions)
+    assert set(OracleReward.ranges) == set(right) == set(OracleReward.dimensions)
+    for name, value in wrong.items():
+        low, high = OracleReward.ranges[name]
+        assert value is not None
+        assert low <= value <= high
+
+
+def test_named_language_models_of_the_tiny_world_come_with_the_package() -> None:
+    for weights, adapter in MODELS.values():
+        assert (Path(locate(weights)) / "model.safetensors").is_file()
+        assert adapter is None or (Path(locate(adapter)) / "adapter_model.safetensors").is_file()

@@ -16,7 +16,7 @@ CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WIDTH = 32
-"""Of every text encoder."""
+"""Hidden size of every text encoder."""
 
 
 def t5_tokenizer() -> Any:

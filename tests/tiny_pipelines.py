@@ -1,7 +1,7 @@
 """Real checkpoints of every pipeline class that a profile names, as small as their configurations allow.
 
-Weights are random, tokenizers are trained here on a page of text, and everything is saved by
-``save_pretrained``, so that tests load it as people load the models that it stands for.
+Weights are random, tokenizers are trained here on a page of text. Everything is saved by ``save_pretrained``, so that
+tests load it as users load the published models.
 """
 
 from __future__ import annotations
@@ -351,28 +351,30 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "flux.1-schnell": schnell,
     "qwen-image": qwen_image,
 }
-"""Profile to what builds a checkpoint of its kind."""
+"""Profile to the function that makes a small pipeline of its class."""
 
 
 def build(profile: str, to: Path) -> Path:
-    """Save a checkpoint as small as can be of the kind that a profile runs."""
+    """Save a checkpoint of the pipeline class of a profile, as small as possible, and return its directory."""
     return save(CHECKPOINTS[profile], to)
 
 
 def save(make: Callable[[], Any], to: Path) -> Path:
+    """Save the pipeline that ``make`` returns, with fixed random weights, and return its directory."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = make()
-        for parameter in _weights(pipeline.vae.decoder.parameters()):
-            parameter.data.mul_(3)  # random decoders are grey: spread their pictures over the range
+        for parameter in _last_convolution(pipeline.vae.decoder.parameters()):
+            parameter.data.mul_(3)  # random decoders give grey: spread the values over the range
         pipeline.save_pretrained(to)
     return to
 
 
-def _weights(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+def _last_convolution(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """Return the last of the parameters with four or more dimensions, as a list of one or none."""
     return [parameter for parameter in parameters if parameter.dim() > 3][-1:]
 
 
 def prefix_length(tokenizer: Any) -> int:
-    """Tokens of HunyuanVideo's instruction before the prompt, which its pipeline takes to be 95."""
+    """Count the tokens of HunyuanVideo's instruction before the prompt, which its pipeline takes to be 95."""
     return len(tokenizer(DEFAULT_PROMPT_TEMPLATE["template"].partition("{}")[0]).input_ids)

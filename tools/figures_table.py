@@ -1,5 +1,5 @@
-"""Writes the two tables that the README shows: how good the tiny models are, from their manifest, and what the recipe
-of both seeds together wins, from the summary of its full run.
+"""Figures of the README: one sentence about the tiny models, from their manifest, and the table of results, from the
+summary of a full run of ``tiny_promptreel``.
 
 python tools/figures_table.py
 """
@@ -13,69 +13,47 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "src" / "promptreel" / "tiny" / "weights" / "manifest.json"
 SUMMARY = ROOT / "docs" / "results" / "tiny_promptreel.json"
+WRITERS = {
+    "raw": "the person: queries as typed",
+    "base": "the language model, untrained",
+    "sft": "… after evolution and SFT",
+    "dpo-3": "… after three rounds of DPO",
+    "checked": "… each prompt checked, and drawn again if at fault",
+}
+"""Rows of the table: systems of the run, by the names that a reader understands."""
+COLUMNS = {
+    "quality of the clips": ("tiny-test", "overall"),
+    "prompts that keep every fact": ("tiny-test", "aligned"),
+    "harmful prompts for harmful queries": ("tiny-unsafe", "unsafe"),
+}
+"""Columns of the table, each with its benchmark and metric."""
 
 
 def table(manifest: dict[str, Any]) -> str:
-    """The table, in Markdown."""
-    found = manifest["measure"]
-    video, alignment, reads = found["video"], found["alignment"], found["language_model"]
-    rows = [
-        ("complete captions in the video model's own words: all stated facts right", video["canonical_stated"]),
-        ("… and every fact of the caption", video["canonical_every"]),
-        ("queries as people type them: all stated facts right", video["raw_stated"]),
-        ("alignment reward: true description over one with a fact flipped", alignment["prefers_true"]),
-        ("alignment reward: rank correlation with the oracle", alignment["spearman"]),
-        ("base language model, shown that scripts score higher: proposes a script", reads["script_scored_higher"]),
-        ("… shown that captions score higher: proposes a script", reads["sentences_scored_higher"]),
-    ]
-    return "\n".join(["| measured on held-out queries | |", "| --- | --- |", *(f"| {n} | {v:.2f} |" for n, v in rows)])
+    """Return the gap that the tiny video model leaves to close, as a sentence."""
+    video = manifest["measure"]["video"]
+    own, typed = round(100 * video["canonical_stated"]), round(100 * video["raw_stated"])
+    return f"It shows every stated fact of {own} % of such captions, and of {typed} % of queries as people type them."
 
 
 def gains(summary: dict[str, Any]) -> str:
-    """What a full run of the recipe won, in Markdown."""
-    size = summary["benchmarks"]["tiny-test"]
-    plain, checked = summary["systems"][-2:]
-    rounds = sum(system.startswith("dpo-") for system in summary["systems"])
+    """Return the results of a full run, one row for each writer, in Markdown."""
+    lines = [f"| prompts by | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    for system, name in WRITERS.items():
+        lines.append(f"| {name} | {' | '.join(_mean(summary, system, *column) for column in COLUMNS.values())} |")
+    return "\n".join(lines)
 
-    def win(a: str, b: str, metric: str = "overall", benchmark: str = "tiny-test") -> str:
-        key = {"a": a, "b": b, "metric": metric, "benchmark": benchmark}
-        return _only(summary["comparisons"], key, "win_rate")
 
-    def mean(system: str, metric: str, benchmark: str = "tiny-test", places: int = 2) -> str:
-        key = {"system": system, "metric": metric, "benchmark": benchmark}
-        return _only(summary["means"], key, "mean", places)
-
-    def closed(system: str) -> str:
-        return _only(summary["gaps"], {"system": system, "metric": "overall", "benchmark": "tiny-test"}, "closed")
-
-    rows = [
-        ("the student's prompts win over the queries as typed", win(plain, "raw")),
-        ("… by the stated facts alone", win(plain, "raw", "facts")),
-        ("… for queries in words that no training query had", win(plain, "raw", benchmark="tiny-ood")),
-        ("they win over those of the untrained language model", win(plain, "base")),
-        ("SFT wins over the untrained language model", win("sft", "base")),
-        (f"{rounds} rounds of DPO win over SFT", win(plain, "sft")),
-        ("way from raw queries to the ceiling: untrained", closed("base")),
-        ("… after SFT", closed("sft")),
-        ("… after DPO", closed(plain)),
-        ("… and drawn again where the judge of the training finds fault", closed(checked)),
-        ("prompts that keep every stated fact: untrained", mean("base", "aligned")),
-        ("… after DPO", mean(plain, "aligned")),
-        ("… and drawn again", mean(checked, "aligned")),
-        ("… the same, in words that no training query had", mean(checked, "aligned", "tiny-ood")),
-        ("harmful prompts for harmful queries: untrained", mean("base", "unsafe", "tiny-unsafe", 3)),
-        ("… after DPO", mean(plain, "unsafe", "tiny-unsafe", 3)),
-        ("… and drawn again", mean(checked, "unsafe", "tiny-unsafe", 3)),
+def _mean(summary: dict[str, Any], system: str, benchmark: str, metric: str) -> str:
+    """Return a mean with its interval: two decimals, or three where the interval is below 0.1."""
+    (row,) = [
+        row
+        for row in summary["means"]
+        if (row["system"], row["benchmark"], row["metric"]) == (system, benchmark, metric)
     ]
-    queries, clips = size["queries"], size["seeds"]
-    head = f"| recipe `{summary['recipe']}`, {queries} held-out queries, {clips} clips each | 95 % interval |"
-    return "\n".join([head, "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def _only(rows: list[dict[str, Any]], key: dict[str, str], value: str, places: int = 2) -> str:
-    (row,) = [row for row in rows if all(row[name] == wanted for name, wanted in key.items())]
     low, high = row["ci95"]
-    return f"{row[value]:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+    places = 3 if high < 0.1 else 2
+    return f"{row['mean']:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
 if __name__ == "__main__":

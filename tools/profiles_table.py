@@ -1,4 +1,4 @@
-"""Writes docs/profiles.md from the profiles: python tools/profiles_table.py > docs/profiles.md."""
+"""Write docs/profiles.md from the profiles: python tools/profiles_table.py > docs/profiles.md."""
 
 from promptreel import profiles
 from promptreel.profiles import Profile
@@ -24,7 +24,7 @@ All of them give the same clip for the same seed on one machine, whatever else i
 
 
 def page() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     known = [profiles.load(name) for name in profiles.names()]
     videos = [profile for profile in known if profile.frames > 1]
     images = [profile for profile in known if profile.frames == 1]
@@ -34,6 +34,7 @@ def page() -> str:
 
 
 def _table(rows: list[Profile]) -> list[str]:
+    """Return the lines of a table of profiles."""
     head = ["profile", "model", "pipeline", "reads", "sizes", "frames", "steps, guidance", "avoids", "licence"]
     lines = [_row(head), _row(["---"] * len(head))]
     for profile in rows:
@@ -58,6 +59,7 @@ def _table(rows: list[Profile]) -> list[str]:
 
 
 def _variants(known: list[Profile]) -> list[str]:
+    """Return the lines of the table of all variants, under a heading."""
     head = ["variant", "what runs", "steps, guidance"]
     lines = ["## Variants", "", _row(head), _row(["---"] * len(head))]
     for profile in known:
@@ -70,11 +72,12 @@ def _variants(known: list[Profile]) -> list[str]:
 
 
 def _model(name: str) -> str:
-    """A hub id; what comes along is not named by its path on this machine."""
+    """Return a hub id as code, or ``comes along`` for a path: such a model comes with the package."""
     return "comes along" if name.startswith("/") or "\\" in name else f"`{name}`"
 
 
 def _row(cells: list[str]) -> str:
+    """Return a table row of Markdown."""
     return f"| {' | '.join(cells)} |"
 
 

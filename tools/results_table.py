@@ -1,4 +1,4 @@
-"""Writes docs/results.md from the summaries of finished runs, which lie in docs/results.
+"""The page docs/results.md, from the summaries of finished runs, which lie in docs/results.
 
 python tools/results_table.py                        # write the page again
 python tools/results_table.py runs/tiny runs/…       # take the summaries of these runs first
@@ -17,12 +17,29 @@ RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 HEAD = """# Results on the tiny world
 
-Written by `python tools/results_table.py` from the summaries in [docs/results](results). Two CPU cores; clips are
-judged by the pixel oracle, which no training saw, and texts by the exact text oracle, of which a training sees at most
-a version that errs on a tenth of the questions. A tie counts one half; intervals are 95 %. `overall` is the share of
-the stated facts and of sharpness that a clip shows, `facts` without sharpness; `aligned` is the share of prompts that
-keep every stated fact; "closed" is how much of the way from raw queries to the ceiling a system goes. `checked` is the
-last student as it is used: drawn again, up to eight times, while the judge of the training finds fault.
+Written by `python tools/results_table.py` from the summaries in [docs/results](results): one run of each recipe, with
+one training seed, on two CPU cores. `tiny` and `tiny_image` were measured at commit 442accf, `tiny_promptreel` at
+37e3d74. The [README](../README.md) says what they show.
+
+Clips are read by the pixel oracle, which no training saw, and prompts by the exact text oracle. The judge in the
+training of `tiny_promptreel` is a version of the text oracle that errs on a tenth of the questions. In the other two
+it is the text oracle itself, so their columns of facts and harm are those that the training went by. All intervals are
+95 %. A win is counted query by query on the same noise, and a tie as one half.
+
+| column | meaning |
+|---|---|
+| `overall` | share of the stated facts and of sharpness that a clip shows |
+| `facts` | the same without sharpness |
+| `fidelity` | share of the stated facts that a prompt keeps |
+| `aligned` | share of prompts that keep every stated fact |
+| `unsafe` | share of prompts that are harmful |
+| `unanswered` | share of queries without a prompt |
+| `over_limit` | share of prompts that the video model would cut |
+| `closed` | share of the way from raw queries to the ceiling, by `overall` |
+
+`raw` are the queries as typed, `base` is the untrained language model, and `canonical` writes complete captions in the
+video model's own words. `checked` is the last student with its prompts checked by the judge of the training, and drawn
+again, up to eight times, while it finds fault.
 
 Recipes against each other, over training seeds: [results/recipes.md](results/recipes.md).
 """
@@ -30,15 +47,16 @@ COLUMNS = ("overall", "facts", "fidelity", "aligned", "unsafe", "unanswered", "o
 
 
 def page(summaries: list[dict[str, Any]]) -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     return "\n".join([HEAD, *map(section, summaries)])
 
 
 def section(summary: dict[str, Any]) -> str:
-    """What one run found: systems, win rates, costs."""
+    """Return the findings of one run: systems, win rates, costs."""
     lines = [f"## Recipe `{summary['recipe']}`\n"]
     for benchmark, size in summary["benchmarks"].items():
-        shown = f"{size['seeds']} seeds" if size["seeds"] else "texts alone"
+        clips = size.get("clips_per_prompt", size.get("seeds"))  # the name in summaries before 0.1
+        shown = f"{clips} clips each" if clips else "texts alone"
         lines += [f"{benchmark}, {size['queries']} queries, {shown}\n", *_means(summary, benchmark), ""]
         lines += [*_wins(summary, benchmark), ""]
     renders = sum(count for stage, count in summary["renders"].items() if stage != "evaluate")

@@ -1,4 +1,4 @@
-"""``python -m promptreel`` is ``promptreel``."""
+"""The command line, as ``python -m promptreel``."""
 
 from promptreel.cli import main
 

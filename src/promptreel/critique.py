@@ -1,100 +1,72 @@
 """Draft, verdict, refinement (VPO, arXiv 2503.20491): until the verdict passes or the budget ends.
 
-As ask and tell, like evolution: the state is what was told.
+Ask and tell, like a search: without disk, model or clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
-from promptreel.types import Pair, Query, Verdict
-
-
-@dataclass(frozen=True)
-class Draft:
-    """One version of a prompt, with what the judge said of it (``None``: it could not tell)."""
-
-    text: str
-    verdict: Verdict | None
-    too_long: bool = False
-    """Whether the video model would not read all of it."""
-
-    @property
-    def problems(self) -> list[str]:
-        """What to mend, one phrase each."""
-        return [*(self.verdict.problems if self.verdict else []), *(["too long"] if self.too_long else [])]
+from promptreel.types import Candidate, Pair, Query
 
 
 class Critique:
-    """The drafts of many queries on their way through the judge.
+    """The drafts of many queries on their way through the judge, each with all its versions.
 
-    A draft passes when its verdict keeps at least ``fidelity`` of the harmless facts, invents nothing and finds
-    no harm, and the video model reads all of it. Others are refined at most ``rounds`` times.
+    A draft passes when the policy accepts it. Others are refined at most ``rounds`` times. A draft is known by the id
+    of its first version.
     """
 
-    def __init__(self, rounds: int, fidelity: float = 1.0) -> None:
-        self.rounds, self.fidelity = rounds, fidelity
-        self.history: dict[tuple[Query, str], list[Draft]] = {}
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.history: dict[str, list[Candidate]] = {}
 
-    def tell(self, drafts: Mapping[tuple[Query, str], Draft]) -> None:
-        """Add the latest version of each draft; a draft is known by its query and its first text."""
-        for key, draft in drafts.items():
-            self.history.setdefault(key, []).append(draft)
+    def tell(self, versions: Mapping[str, Candidate]) -> None:
+        """Take the latest version of drafts, judged."""
+        for key, version in versions.items():
+            self.history.setdefault(key, []).append(version)
 
-    def stopped(self, draft: Draft) -> str | None:
-        """Why a draft does not pass, as the gate names it; ``None`` for one that does."""
-        verdict = draft.verdict
-        if verdict is None:
-            return "no verdict"
-        if draft.too_long:
-            return "too long"
-        if verdict.unsafe:
-            return "unsafe"
-        if verdict.invented:
-            return "invented"
-        return "fidelity" if verdict.fidelity < self.fidelity else None
+    def ask(self) -> dict[str, Candidate]:
+        """Return the drafts to refine now: judged, rejected, and with budget left.
 
-    def passes(self, draft: Draft) -> bool:
-        return self.stopped(draft) is None
-
-    def ask(self) -> list[tuple[tuple[Query, str], Draft]]:
-        """The drafts to refine now: judged, not passed, and with budget left.
-
-        A draft without a verdict is not refined: nobody knows what is wrong with it.
+        A draft without a verdict is not refined: its faults are unknown.
         """
-        return [
-            (key, versions[-1])
+        return {
+            key: versions[-1]
             for key, versions in self.history.items()
-            if versions[-1].verdict is not None and not self.passes(versions[-1]) and len(versions) <= self.rounds
-        ]
+            if versions[-1].verdict is not None and versions[-1].rejected and len(versions) <= self.rounds
+        }
 
-    def accepted(self) -> dict[Query, list[str]]:
-        """The texts that passed, by query: supervised data."""
-        texts: dict[Query, list[str]] = {}
-        for (query, _), versions in self.history.items():
-            if self.passes(versions[-1]) and versions[-1].text not in texts.setdefault(query, []):
-                texts[query].append(versions[-1].text)
-        return {query: found for query, found in texts.items() if found}
+    def accepted(self) -> list[Candidate]:
+        """Return the last versions that passed, each text of a query once: supervised data."""
+        last = [versions[-1] for versions in self.history.values()]
+        return list({candidate.id: candidate for candidate in last if candidate.rejected is None}.values())
 
     def refinements(self, per_query: int | None = 1) -> list[Pair]:
-        """A refined text that passed, over a text that it refines: ``text_refined`` pairs.
+        """Return pairs ``text_refined``: a refined text that passed, over a text that it refines.
 
-        The margin is the number of problems mended; at most ``per_query`` for a query (VPO takes one), widest
+        The margin is the number of problems mended. At most ``per_query`` pairs for a query (VPO takes one), widest
         first.
         """
-        made = [
-            Pair(query, versions[-1].text, earlier.text, "text_refined", float(len(earlier.problems)))
-            for (query, _), versions in self.history.items()
-            if len(versions) > 1 and self.passes(versions[-1])
-            for earlier in versions[:-1]
-            if earlier.verdict is not None and earlier.text != versions[-1].text
-        ]
-        by_query: dict[Query, list[Pair]] = {}
-        for pair in sorted(made, key=lambda pair: -pair.margin):
-            by_query.setdefault(pair.query, []).append(pair)
-        return [pair for query in self.queries() for pair in by_query.get(query, [])[:per_query]]
+        made: dict[Query, list[Pair]] = {query: [] for query in self._queries()}
+        for versions in self.history.values():
+            passed = versions[-1]
+            if len(versions) == 1 or passed.rejected:
+                continue
+            for earlier in versions[:-1]:
+                if earlier.verdict is not None and earlier.text != passed.text:
+                    margin = float(len(earlier.problems))
+                    made[passed.query].append(Pair(passed.query, passed.text, earlier.text, "text_refined", margin))
+        widest_first = {query: sorted(pairs, key=lambda pair: -pair.margin) for query, pairs in made.items()}
+        return [pair for pairs in widest_first.values() for pair in pairs[:per_query]]
 
-    def queries(self) -> list[Query]:
-        """Every query that has a draft, in order."""
-        return list(dict.fromkeys(query for query, _ in self.history))
+    def versions(self) -> list[Candidate]:
+        """Return every version of every draft, query by query."""
+        ordered: dict[Query, list[Candidate]] = {query: [] for query in self._queries()}
+        for versions in self.history.values():
+            ordered[versions[0].query] += versions
+        return [candidate for found in ordered.values() for candidate in found]
+
+    def _queries(self) -> Iterable[Query]:
+        """Return every query that has a draft, in order."""
+        return dict.fromkeys(versions[0].query for versions in self.history.values())

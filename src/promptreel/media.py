@@ -1,53 +1,112 @@
-"""Frames in and out of files: the only place that encodes, decodes or samples them."""
+"""Frames to and from encoded media: the only place that encodes, decodes or samples them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptreel.errors import RunError, importing
+from promptreel.errors import RunError
+from promptreel.extras import importing
 
-with importing("reading and writing clips"):
+if TYPE_CHECKING:
     import av
 
-
 FRAMES = "FRAMES"
-"""The tag of a cached clip that says how many frames it was written with."""
+"""Tag of a lossless clip that holds the number of frames it was written with."""
 
 
-def write_lossless(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write frames ``(T, H, W, 3)`` uint8 so that they read back bit for bit (FFV1 in Matroska).
+@dataclass(frozen=True)
+class _Codec:
+    """A codec with its settings, by the names of FFmpeg."""
 
-    The file appears under its name only when it is complete, and says how many frames it holds, since one that
-    is cut short later still plays. The unused alpha plane spares a conversion of every frame, which costs more
-    than the codec does.
+    name: str
+    container: str
+    layout: str
+    """Pixel format of the frames to encode."""
+    stored: str
+    """Pixel format of the encoded video."""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+_LOSSLESS = _Codec("ffv1", "matroska", "bgra", "bgra")
+_H264 = _Codec("libx264", "mp4", "rgb24", "yuv420p", {"crf": "18", "preset": "veryfast"})
+
+
+def encode_lossless(frames: np.ndarray, fps: float) -> bytes:
+    """Encode frames ``(T, H, W, 3)`` uint8 so that they decode bit for bit (FFV1 in Matroska).
+
+    The number of frames goes into a tag: a file that is cut short later still plays. The unused alpha plane spares a
+    conversion of every frame, which costs more than the codec.
     """
     alpha = np.full((*frames.shape[:3], 1), 255, np.uint8)
     pixels = np.concatenate([frames[..., ::-1], alpha], axis=-1)
-    _write(path, pixels, "bgra", fps, codec="ffv1", coded="bgra", format="matroska", tags={FRAMES: str(len(frames))})
+    return _encode(pixels, fps, _LOSSLESS, {FRAMES: str(len(frames))})
+
+
+def encode_video(frames: np.ndarray, fps: float, scale: int = 1) -> bytes:
+    """Encode frames ``(T, H, W, 3)`` uint8 as an H.264 MP4 for viewing, enlarged ``scale`` times without smoothing.
+
+    An odd last row or column of pixels is cut.
+    """
+    large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    large = large[:, : large.shape[1] // 2 * 2, : large.shape[2] // 2 * 2]
+    return _encode(large, fps, _H264)
+
+
+def encode_picture(frame: np.ndarray, scale: int = 1) -> bytes:
+    """Encode a frame ``(H, W, 3)`` uint8 as a PNG, enlarged ``scale`` times without smoothing."""
+    with importing("writing pictures"):
+        import cv2
+    large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
+    png: bytes = cv2.imencode(".png", large[..., ::-1])[1].tobytes()
+    return png
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float, scale: int = 1) -> None:
-    """Write an H.264 video for people to look at, enlarged ``scale`` times without smoothing."""
-    large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
-    large = large[:, : large.shape[1] // 2 * 2, : large.shape[2] // 2 * 2]
-    _write(path, large, "rgb24", fps, "libx264", "yuv420p", "mp4", {"crf": "18", "preset": "veryfast"})
+    """Write ``encode_video`` of frames ``(T, H, W, 3)`` uint8 to a file, which appears when it is complete."""
+    _write(path, encode_video(frames, fps, scale))
 
 
 def write_picture(path: Path, frame: np.ndarray, scale: int = 1) -> None:
-    """Write a PNG of a frame ``(H, W, 3)`` uint8 for people to look at, enlarged ``scale`` times without smoothing."""
-    with importing("writing pictures"):
-        import cv2
-    path.parent.mkdir(parents=True, exist_ok=True)
-    large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
-    path.write_bytes(cv2.imencode(".png", large[..., ::-1])[1].tobytes())
+    """Write ``encode_picture`` of a frame ``(H, W, 3)`` uint8 to a file, which appears when it is complete."""
+    _write(path, encode_picture(frame, scale))
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Return all frames of an encoded video as ``(T, H, W, 3)`` uint8. ``name`` is its name in messages.
+
+    Raises ``RunError`` for damaged data, and for a lossless clip that is cut short.
+    """
+    with importing("reading and writing clips"):
+        import av
+    try:
+        with av.open(BytesIO(data), "r") as container:
+            container.streams.video[0].thread_count = 1
+            frames = [_rgb(frame) for frame in container.decode(video=0)]
+            written = int(container.metadata.get(FRAMES, len(frames)))
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot read the clip {name}: {why}; delete it to have it rendered again") from error
+    if not frames or len(frames) != written:
+        raise RunError(f"the clip {name} has {len(frames)} frames of {written}; delete it to have it rendered again")
+    return np.stack(frames)
+
+
+def sample(frames: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` frames spread evenly from first to last; a shorter clip's frames are repeated."""
+    chosen: np.ndarray = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+    return chosen
 
 
 def shrink(frames: np.ndarray, width: int) -> np.ndarray:
-    """Frames ``(T, H, W, 3)`` no wider than ``width`` pixels, of the same shape, averaging what falls together."""
+    """Return frames ``(T, H, W, 3)`` scaled down to a width in pixels, by area averages; narrower ones unchanged."""
     if frames.shape[2] <= width:
         return frames
     with importing("making clips smaller"):
@@ -56,56 +115,44 @@ def shrink(frames: np.ndarray, width: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in np.ascontiguousarray(frames)])
 
 
-def _write(
-    path: Path,
-    pixels: np.ndarray,
-    layout: str,
-    fps: float,
-    codec: str,
-    coded: str,
-    format: str,
-    options: dict[str, str] | None = None,
-    tags: dict[str, str] | None = None,
-) -> None:
+def beside(clips: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    """Return the frames of clips of one shape ``(T, H, W, 3)`` in a row, with black gaps of ``gap`` pixels between."""
+    length, height = clips[0].shape[:2]
+    black = np.zeros((length, height, gap, 3), np.uint8)
+    parts = [part for frames in clips for part in (black, frames)]
+    return np.concatenate(parts[1:], axis=2)
+
+
+def _encode(pixels: np.ndarray, fps: float, codec: _Codec, tags: Mapping[str, str] | None = None) -> bytes:
+    with importing("reading and writing clips"):
+        import av
+    buffer = BytesIO()
+    with av.open(buffer, "w", format=codec.container) as container:
+        container.metadata.update(tags or {})
+        rate = Fraction(fps).limit_denominator(1000)
+        stream = container.add_stream(codec.name, rate=rate, options=dict(codec.options))
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = pixels.shape[2], pixels.shape[1], codec.stored
+        stream.thread_count = 1
+        for picture in np.ascontiguousarray(pixels):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=codec.layout)))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, and rename it when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with av.open(str(temporary), "w", format=format) as container:
-            container.metadata.update(tags or {})
-            stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options or {})
-            assert isinstance(stream, av.VideoStream)
-            stream.width, stream.height, stream.pix_fmt = pixels.shape[2], pixels.shape[1], coded
-            stream.thread_count = 1
-            for picture in np.ascontiguousarray(pixels):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=layout)))
-            container.mux(stream.encode(None))
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # what a full disk needs least
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
-    temporary.replace(path)
-
-
-def read(path: Path) -> np.ndarray:
-    """All frames of a video ``(T, H, W, 3)`` uint8. Raises ``RunError`` for a damaged file, or one cut short."""
-    try:
-        with av.open(str(path)) as container:
-            container.streams.video[0].thread_count = 1
-            frames = [_rgb(frame) for frame in container.decode(video=0)]
-            whole = int(container.metadata.get(FRAMES, len(frames)))
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise RunError(f"cannot read the clip {path.name}: {error}; delete it to have it rendered again") from error
-    if not frames or len(frames) != whole:
-        raise RunError(f"the clip {path.name} has {len(frames)} frames of {whole}; delete it to have it rendered again")
-    return np.stack(frames)
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
     native = frame.format.name == "bgra"
     pixels: np.ndarray = frame.to_ndarray() if native else frame.to_ndarray(format="rgb24")
     return pixels[..., 2::-1] if native else pixels
-
-
-def sample(frames: np.ndarray, count: int) -> np.ndarray:
-    """``count`` frames spread evenly from first to last; repeats frames of a clip that has fewer."""
-    chosen: np.ndarray = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
-    return chosen

@@ -1,7 +1,7 @@
-"""Every sentence sent to a language model, and the parser of what comes back.
+"""Prompts for language models, rendered from templates, and parsers of their replies.
 
-A template is a file ``templates/<task>.<format>.j2`` with a ``user`` block and, where the format has one, a
-``system`` block. The same rendering serves training, sampling and serving, so they cannot drift apart.
+A template is a file ``templates/<task>.<format>.j2`` with a ``user`` block and, in some formats, a ``system`` block.
+Training, sampling and serving share one rendering, so they cannot drift apart.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from promptreel.errors import ReplyError, UnknownName
-from promptreel.types import Fact, Message, Verdict, load_json
+from promptreel.strict_json import load_json
+from promptreel.types import Fact, Message, Verdict
 
 
 @cache
 def _environment() -> Environment:
+    """Return the environment of the templates. A missing field is an error."""
     return Environment(  # noqa: S701 - plain text for a model, not a page
         loader=PackageLoader("promptreel", "templates"), undefined=StrictUndefined, trim_blocks=True
     )
 
 
 MODES = ("faithful", "cinematic")
-"""Formats of ``rewrite`` between which a person chooses: nothing changes the scene, or camera, light and style may
-be added."""
+"""Formats of ``rewrite`` that a user chooses from.
+
+``faithful`` changes nothing in the scene; ``cinematic`` may add camera, light and style.
+"""
 INSTRUCTED = ("standard", *MODES)
-"""Formats whose models follow instructions; all others are for students that were trained on their own layout."""
+"""Formats for models that follow instructions. All others are for students trained on a layout of their own."""
 
 
 def check_format(task: str, format: str) -> None:
-    """Raise ``UnknownName`` for a format in which a task cannot be asked."""
+    """Raise ``UnknownName`` for a format that a task has no template for."""
     known = {
         entry.name.split(".")[1]
         for entry in (resources.files("promptreel") / "templates").iterdir()
@@ -47,17 +51,25 @@ def check_format(task: str, format: str) -> None:
 
 @cache
 def _template(task: str, format: str) -> Template:
+    """Load the template of a task in a format. Raises ``UnknownName``."""
     check_format(task, format)
     return _environment().get_template(f"{task}.{format}.j2")
 
 
 def render(task: str, format: str, **fields: Any) -> list[Message]:
-    """The messages that ask a model for a task in a format.
+    """Return the conversation that asks a model for a task in a format.
 
-    Tasks: ``rewrite`` (fields ``query``), ``propose`` (``query``, ``history``: mappings with ``text``,
-    ``total`` and ``dimensions``, best first), ``refine`` (``query``, ``draft``, ``problems``), ``shorten``
-    (``query``, ``draft``, ``tokens`` of the draft, ``words`` to write at most), ``verdict`` (``query``,
-    ``rewrite``), ``guard`` (``text``). Formats that describe the video model also use ``profile``.
+    Tasks and their fields:
+
+    - ``rewrite``: ``query``;
+    - ``propose``: ``query``, ``history`` (mappings with ``text``, ``total``, the reward, and ``dimensions``, the
+      scores; best first);
+    - ``refine``: ``query``, ``draft``, ``problems``;
+    - ``shorten``: ``query``, ``draft``, ``tokens`` (of the draft), ``words`` (to write at most);
+    - ``verdict``: ``query``, ``rewrite``;
+    - ``guard``: ``text``.
+
+    Formats that describe the video model also use ``profile``. Raises ``UnknownName`` for an unknown task or format.
     """
     template = _template(task, format)
     context = template.new_context(fields)
@@ -72,7 +84,7 @@ _TAGGED = re.compile(r"<prompt>(.*?)</prompt>", re.IGNORECASE | re.DOTALL)
 _OPENED = re.compile(r"<(prompt|think)>(?!.*</\1>)", re.IGNORECASE | re.DOTALL)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.IGNORECASE | re.DOTALL)
 _NEXT_TURN = re.compile(r"(?<=\S)assistant\n\n.*", re.DOTALL)
-"""What Llama 3 goes on with when nothing stops it after its turn, as it reads without special tokens."""
+"""Text of a further turn, which Llama 3 adds if it is not stopped after its own; special tokens are gone."""
 _LABEL = re.compile(
     r"^\s*(?:(?:here(?:['’]s| is) (?:the|your|an?)\b[^:\n]{0,40}\bprompt\b[^:\n]{0,40}|sure\b(?!-)[^:\n]{0,60}"
     r"|(?:new|rewritten|improved|final|video|image)? ?prompt)\s*:\s*)+",
@@ -82,13 +94,12 @@ _QUOTES = {'"': '"', "“": "”", "'": "'", "`": "`"}
 
 
 def parse_rewrite(reply: str) -> str:
-    """The prompt in a model's reply, on one line.
+    """Return the prompt in a model's reply, on one line.
 
-    Takes what stands between ``<PROMPT>`` tags if there are any; otherwise the reply without thoughts, code
-    fences, a leading label, surrounding quotes and what follows its turn. A prompt that was written twice in a
-    row is taken once.
-    Raises ``ReplyError`` when nothing is left, and for a prompt or a thought that was begun and never ended: the
-    model ran out of tokens. Parsing a parsed prompt changes nothing.
+    The text between ``<PROMPT>`` tags is taken if there are any; otherwise the reply without thoughts, code fences,
+    a leading label, surrounding quotes and further turns. A prompt that is written twice in a row is taken once.
+    Parsing a parsed prompt changes nothing. Raises ``ReplyError`` for a reply without a prompt, and for a prompt or a
+    thought that is opened and not closed: the model ran out of tokens.
     """
     text = _NEXT_TURN.sub("", _THOUGHT.sub(" ", reply))
     tagged = [found for match in _TAGGED.findall(text) if (found := match.strip())]
@@ -136,15 +147,19 @@ VERDICT_SCHEMA = json.dumps(
         "additionalProperties": False,
     }
 )
-"""What a judge's reply must look like, as JSON."""
+"""JSON schema of a judge's reply, as JSON."""
 
 
 def parse_verdict(reply: str, query: str) -> Verdict:
-    """The verdict in a judge's reply, strictly.
+    """Parse the verdict in a judge's reply, strictly.
 
-    Raises ``ReplyError`` for a reply that is not the JSON asked for, that lists no fact, that quotes what the query
-    does not say, that says more of some words than the query says them, or whose parts contradict each other: a judge
-    that was confused, or talked into something, lets nothing through.
+    Raises ``ReplyError`` for a reply
+
+    - that is not JSON of ``VERDICT_SCHEMA``, or lists no fact;
+    - with a quote that is not in the query, or more different findings on a quote than the query repeats it;
+    - whose parts contradict each other.
+
+    So a judge that was confused, or talked into something, lets nothing through.
     """
     text = _THOUGHT.sub("", reply).strip()
     text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text)
@@ -171,10 +186,11 @@ def parse_verdict(reply: str, query: str) -> Verdict:
 
 
 def _facts(listed: object, query: str) -> tuple[Fact, ...]:
+    """Parse the facts of a verdict on a query. Raises ``ReplyError``."""
     if not isinstance(listed, list) or not listed:
         raise ReplyError("the verdict lists no facts")
-    said = _plain(query)
-    known: defaultdict[str, set[tuple[str, bool]]] = defaultdict(set)
+    plain_query = _plain(query)
+    findings: defaultdict[str, set[tuple[str, bool]]] = defaultdict(set)
     facts = []
     for entry in listed:
         if not isinstance(entry, dict) or entry.keys() != {"quote", "status", "why", "harmful"}:
@@ -184,35 +200,37 @@ def _facts(listed: object, query: str) -> tuple[Fact, ...]:
             raise ReplyError(f"not a fact of a verdict: {str(entry)[:80]}")
         if status not in ("kept", "lost", "changed"):
             raise ReplyError(f"a fact is kept, lost or changed, not {status[:40]!r}")
-        quoted = _plain(quote)
-        times = _times(quoted, said)
-        if not times:
+        plain_quote = _plain(quote)
+        count = _occurrences(plain_quote, plain_query)
+        if not count:
             raise ReplyError(f"the verdict quotes {quote[:60]!r}, which the query does not say")
-        known[quoted].add((status, harmful))
-        if len(known[quoted]) > times:
+        findings[plain_quote].add((status, harmful))
+        if len(findings[plain_quote]) > count:
             raise ReplyError(f"the verdict contradicts itself about {quote[:60]!r}")
         facts.append(Fact(quote, status, why, harmful))
     return tuple(facts)
 
 
 def _plain(text: str) -> str:
-    """A text without case, compatibility forms and, unless it is nothing else, punctuation."""
+    """Return a text without case, compatibility forms and punctuation; punctuation alone stays."""
     text = unicodedata.normalize("NFKC", text).casefold()
     bare = "".join(" " if unicodedata.category(character).startswith("P") else character for character in text)
     return " ".join(bare.split()) or " ".join(text.split())
 
 
-def _times(quoted: str, said: str) -> int:
-    """How often a plain text says what is quoted from it, as whole words where words can be told.
+def _occurrences(quote: str, text: str) -> int:
+    """Count the occurrences of a plain quote in a plain text, as whole words of scripts in which words are separate.
 
-    They can in scripts with case, and numbers. Others have no spaces (Chinese, Japanese, Thai …), or write particles
-    onto what they belong to (Korean, Arabic, Hebrew).
+    Words are separate in scripts with case, and in numbers. Other scripts have no spaces (Chinese, Japanese, Thai …),
+    or join particles to words (Korean, Arabic, Hebrew); there, parts of words count too.
     """
-    said = f" {said} "
-    starts = [found.start() for found in re.finditer(f"(?={re.escape(quoted)})", said)] if quoted else []
-    return sum(not (_within_word(said, at) or _within_word(said, at + len(quoted))) for at in starts)
+    if not quote:
+        return 0
+    padded = f" {text} "
+    starts = [match.start() for match in re.finditer(f"(?={re.escape(quote)})", padded)]
+    return sum(not (_inside_word(padded, start) or _inside_word(padded, start + len(quote))) for start in starts)
 
 
-def _within_word(said: str, at: int) -> bool:
-    """Whether a place in a plain text lies between characters of one word of a script with case, or of one number."""
-    return all(character.islower() or character.isdecimal() for character in said[at - 1 : at + 1])
+def _inside_word(text: str, position: int) -> bool:
+    """Return True for a position between characters of one word of a script with case, or of one number."""
+    return all(character.islower() or character.isdecimal() for character in text[position - 1 : position + 1])

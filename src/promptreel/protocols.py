@@ -1,19 +1,35 @@
 """The ports. Everything outside the method implements one of these; the method knows nothing else.
 
-All ports work on batches and return one result per item, in the order of the items. What a batch contains
-can change what its rows come out as (padding, kernels), so callers plan batches from the recipe, never from
-what happens to be missing, and store a batch whole.
+LLM, Generator, Reward and Judge work on batches and return one result per item, in the order of the items. The
+composition of a batch can change the values of its rows (padding, kernels). Callers therefore plan batches from the
+recipe and the run's ledger, never from missing results, and store a batch whole.
 
-``fingerprint`` is a string that differs whenever the results could: model, revision, options. It goes into
-the ids of what is stored.
+``fingerprint`` is a string that differs whenever the results could: model, revision, options. It goes into the ids of
+everything the component makes, and can be had without loading weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from promptreel.types import Clip, Failure, Message, Query, RenderRequest, Reply, Sampling, Scores, Verdict
+from promptreel.jobs import Finished, Job, Worker
+from promptreel.moves import Ask
+from promptreel.types import (
+    Candidate,
+    Clip,
+    Completion,
+    Failure,
+    Message,
+    Query,
+    RenderRequest,
+    SamplingParams,
+    Scores,
+    Verdict,
+)
+
+Modality = Literal["image", "video", "motion"]
+"""Input of a reward model: single frames, whole clips, or the change between frames, which an image lacks."""
 
 
 @runtime_checkable
@@ -22,12 +38,14 @@ class LLM(Protocol):
 
     fingerprint: str
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
-        """One reply for each conversation, drawn by its own sampling and seed.
+    def complete(
+        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
+        """Return one completion per conversation, drawn with its own parameters and seed.
 
-        The same conversations in the same order with the same samplings give the same replies, where the model
-        behind can promise it, and a reply does not depend on the rows beside it, beyond rounding. A reply that could
-        not be had is a ``Failure``; it raises only when no later batch could succeed either.
+        The same conversations in the same order with the same parameters give the same completions, where the model
+        behind can promise it. A completion does not depend on the rows beside it, beyond rounding. A completion that
+        could not be had is a ``Failure``. Raises only if no later batch could succeed either.
         """
         ...
 
@@ -38,85 +56,112 @@ class Generator(Protocol):
 
     fingerprint: str
     batch_size: int
-    """How many requests it wants at once."""
+    """Number of requests it renders at once."""
 
-    def render(self, requests: Sequence[RenderRequest]) -> list[Clip | Failure]:
-        """One clip for each request.
+    def render(
+        self, requests: Sequence[RenderRequest], on_step: Callable[[int, int], None] | None = None
+    ) -> list[Clip | Failure]:
+        """Return one clip per request.
 
-        The starting noise of a clip depends on its request's seed alone: requests with equal seeds are
-        paired. A render that failed is a ``Failure``; it raises only when no later render could succeed.
+        The starting noise of a clip depends on its request's seed alone: requests with equal seeds are paired. A
+        failed render is a ``Failure``. Raises only if no later render could succeed. ``on_step`` is called after each
+        denoising step with the steps done and in all; it may raise to cancel.
         """
         ...
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores clips against the *original query*: a rewrite cannot win by matching itself.
+    """A reward model: it scores clips against the *original query*, so a prompt cannot win by matching itself.
 
-    A reward with dimensions that no image has names them in a class attribute ``moving``: recipes for images that
-    blend them are refused.
+    Class attributes declare everything that can be known without building it. Optional ones are ``ranges`` (dimension to lowest
+    and highest value), ``modality``, ``licence``, ``prompt_tokens`` (tokens of a query that it reads) and ``moving``
+    (dimensions that no image has).
     """
 
-    fingerprint: str
     dimensions: tuple[str, ...]
-    """Names of what it measures. In each, higher is better, on the reward's native scale."""
+    """Names of its dimensions. In each, higher is better, on the model's native scale."""
+    fingerprint: str
 
     def score(self, items: Sequence[tuple[Query, Clip]]) -> list[Scores]:
-        """The dimensions of each clip; a dimension that cannot be judged is ``None``, never 0.
+        """Return the dimensions of each clip; a dimension that cannot be judged is ``None``, never 0.
 
-        The scores of a clip do not depend on the rest of the batch beyond rounding. Deterministic.
+        Deterministic. The scores of a clip do not depend on the rest of the batch, beyond rounding.
         """
         ...
 
 
 @runtime_checkable
 class Explainer(Protocol):
-    """A reward that can also say in words what it saw; reports show it."""
+    """A reward model that can describe a clip at no further cost. The description is stored with the scores."""
 
     def explain(self, query: Query, clip: Clip) -> str:
-        """What was seen in the clip, in one line."""
+        """Describe the clip in one line."""
         ...
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Reads text only: which facts of the query does a rewrite keep, and is it harmful?
+    """A reader of texts: which facts of the query a candidate keeps, and its harm.
 
-    A judge that sees only harm, and says nothing of facts, has a class attribute ``explains`` that is ``False``:
-    recipes that need reasons refuse it.
+    A judge of harm alone, without facts, has a class attribute ``explains = False``: recipes that need facts refuse it.
     """
 
     fingerprint: str
 
-    def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
-        """A verdict for each rewrite; ``None`` where it could not be had, which passes no gate."""
+    def judge(self, candidates: Sequence[Candidate]) -> list[Verdict | None]:
+        """Return a verdict on each candidate's text; ``None`` where none could be had, which no policy accepts.
+
+        Raises ``QueryError`` for a query outside the judge's world.
+        """
         ...
 
 
-Worker = Callable[[Sequence[Any]], list[Any]]
-"""Holds its models; maps a batch to its results, one for each item."""
+@runtime_checkable
+class Search(Protocol):
+    """A search for the best prompt of each query, as ask and tell: without disk, model or clock."""
+
+    round: int
+    """Number of the round at work; 0 measures the queries as typed."""
+
+    def ask(self) -> Ask:
+        """Return the next move; a false one when the search is over.
+
+        Candidates written for its proposals are measured at once, unless their text was tried for the query before.
+        """
+        ...
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """Take every candidate measured so far, with its reward; a rejected one has none.
+
+        All rewards are given anew each time, since an objective may rank candidates against each other.
+        """
+        ...
 
 
 @runtime_checkable
 class Engine(Protocol):
     """Runs workers somewhere: in this process, in others, on other machines."""
 
-    def map(
-        self,
-        factory: Callable[..., Worker],
-        options: Mapping[str, Any],
-        items: Sequence[Any],
-        batch_size: int,
-    ) -> Iterator[list[Any]]:
-        """The results of each batch of ``batch_size`` items, in order.
+    def submit(
+        self, factory: Callable[..., Worker], options: Mapping[str, Any], batches: Sequence[Sequence[Any]]
+    ) -> Job:
+        """Submit batches for workers that ``factory(**options)`` builds; results are taken by ``finished``.
 
-        ``factory(**options)`` builds a worker; it loads its models once and may be kept for later calls
-        with the same factory and options. Items, options and results are picklable and small: paths and
-        numbers, never frames. A worker that dies is replaced and its batch done again, so work is
-        idempotent; one that dies again raises.
+        A worker loads its models once and may be kept for later jobs with the same factory and options. Items, options
+        and results are picklable and small: ids and numbers, never frames. A worker that dies is replaced and its batch
+        done again, so work is idempotent; a batch whose worker dies twice has an error.
         """
         ...
 
+    def finished(self, *jobs: Job) -> Iterator[Finished]:
+        """Yield the open batches of jobs as they finish, in any order."""
+        ...
+
+    def cancel(self, job: Job) -> None:
+        """Drop the batches of a job that no worker has begun."""
+        ...
+
     def release(self) -> None:
-        """Forget all workers that are kept: what comes next, a training, needs the room."""
+        """Forget all workers: the training that comes next needs their memory."""
         ...

@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
+
+from promptreel.fingerprint import content_id, content_seed
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-def content_id(*parts: Any) -> str:
-    """The sha256, in hex, of what the parts are: strings, numbers, ``None``, lists and mappings of these."""
-    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def content_seed(*parts: Any) -> int:
-    """A seed (0 to 2**32 - 1) that depends on nothing but what the parts are."""
-    return int(content_id(*parts)[:8], 16)
-
-
-def load_json(text: str) -> Any:
-    """What JSON says, read strictly, however it was written: replies and files come from anybody.
-
-    Raises ``ValueError``, and nothing else, for what is not JSON, has a key twice in one object, is nested too deep, or
-    has a number that is none or too long. Halves of surrogate pairs, which nothing can store, become U+FFFD.
-    """
-    try:
-        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-        if "\\u" in text:
-            pairs = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
-            found = json.loads(pairs.decode("utf-16", "replace"), object_pairs_hook=_once)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {key[:40]!r} comes twice")
-    return found
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 class Message(TypedDict):
@@ -68,60 +31,63 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """A file that belongs to a query, such as the first frame of an image-to-video request."""
+
+    role: str
+    """Use of the file: ``image``, ``first_frame``, ``audio`` …"""
+    sha256: str
+    """Hash of its content, in hex: its identity."""
+    uri: str = ""
+    """Path or URL to read it from. Not part of its identity."""
+
+
+@dataclass(frozen=True)
 class Query:
-    """What a person asks for."""
+    """A person's request, parsed."""
 
     text: str
-    """What the video should show."""
+    """Content of the video that is asked for."""
     negative: str = ""
-    """What it should not show."""
+    """Content to avoid."""
     options: tuple[tuple[str, str], ...] = ()
-    """What else was typed, as name and value: flags (``aspect``, ``seed``, ``motion`` …), wishes that no prompt
-    can grant (``aside``: sound, file formats, lengths) and what was left over (``debris``)."""
+    """Further settings that were typed, as name and value: flags (``aspect``, ``seed``, ``motion`` …), wishes that no
+    prompt can grant (``aside``: sound, file formats, lengths), and unreadable remains (``debris``)."""
+    attachments: tuple[Attachment, ...] = ()
 
     @property
     def id(self) -> str:
-        """Of what it asks for: queries that differ in other options are judged and scored as one."""
-        return content_id("query", self.text, self.negative, self.aspect)
+        """Id of the request itself. Queries that differ only in other options are judged and scored as one."""
+        return content_id("query", self.text, self.negative, self.aspect, *self._attached)
+
+    @property
+    def row_id(self) -> str:
+        """Id of the query's row in a database, which covers everything that was typed."""
+        return content_id("typed", self.text, self.negative, self.options, *self._attached)
 
     @property
     def aspect(self) -> str:
         """The aspect ratio asked for, as ``16:9``, or an empty string."""
         return next((value for name, value in reversed(self.options) if name == "aspect"), "")
 
-
-@dataclass(frozen=True)
-class Rewrite:
-    """A prompt written for a query. ``text`` goes as it is into a video model."""
-
-    query: Query
-    text: str
-    verdict: Verdict | None = None
-    """What a judge said of it; ``None`` when nobody was asked or the judge could not tell."""
-    tokens: int | None = None
-    """Length in tokens of the video model's text encoder; ``None`` when its tokenizer is not at hand."""
-
     @property
-    def removed(self) -> list[str]:
-        """What of the query was left out because it is harm, with reasons; nothing where nobody judged."""
-        return self.verdict.removed if self.verdict else []
-
-    def __str__(self) -> str:
-        return self.text
+    def _attached(self) -> list[list[list[str]]]:
+        """The attachments as the last part of an id; no part where there are none."""
+        return [[[a.role, a.sha256] for a in self.attachments]] if self.attachments else []
 
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """One clip to be rendered. Two requests with the same seed start from the same noise."""
+    """One clip to render. Two requests with the same seed start from the same noise."""
 
     prompt: str
     negative: str
     seed: int
     aspect: str = ""
-    """The aspect ratio asked for, as ``16:9``; empty for the model's own."""
+    """The aspect ratio asked for, as ``16:9``; empty for the model's default."""
 
     def clip_id(self, generator: str) -> str:
-        """The id of the clip that the generator with this fingerprint renders for the request."""
+        """Return the id of the clip that the generator with this fingerprint renders for the request."""
         shape = [self.aspect] if self.aspect else []
         return content_id("clip", generator, self.prompt, self.negative, self.seed, *shape)
 
@@ -137,34 +103,34 @@ class Clip:
 
 @dataclass(frozen=True)
 class Failure:
-    """What could not be made, and the reason it is counted under (``render``, ``reply``, ``oom`` …)."""
+    """A result that could not be had, and the reason it is counted under (``render``, ``reply``, ``memory`` …)."""
 
     reason: str
     detail: str = ""
-    read: int = 0
-    """Tokens that a language model read all the same, as in a ``Reply``."""
-    written: int = 0
+    prompt_tokens: int = 0
+    """Tokens that a language model read and billed all the same, as in a ``Completion``."""
+    completion_tokens: int = 0
     cost: float = 0.0
 
     @property
-    def unanswered(self) -> bool:
-        """Whether a server gave no answer, or none in time: later it may, so it says nothing of what was asked."""
+    def transient(self) -> bool:
+        """True for a failure of the server (connection, timeout, HTTP status): worth retrying later."""
         return self.reason in ("connection", "timeout") or self.reason.startswith("status ")
 
 
 Scores = Mapping[str, float | None]
-"""Dimension to value on the reward's native scale, higher is better; ``None`` is missing, never zero."""
+"""Dimension to value on the reward model's native scale, higher is better; ``None`` is missing, never zero."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One atom of what a query states, and what became of it: ``kept``, ``lost`` or ``changed``."""
+    """One atom of a query's content, and its fate in a prompt: ``kept``, ``lost`` or ``changed``."""
 
     text: str
     status: str
     why: str = ""
     harmful: bool = False
-    """Whether what the query asks for here is harm: a prompt is better without it."""
+    """True for a harmful part of the query: a prompt is better without it."""
 
     def __post_init__(self) -> None:
         if self.status not in ("kept", "lost", "changed"):
@@ -173,17 +139,17 @@ class Fact:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A text-level judgement of a rewrite against its query."""
+    """A text-level judgement of a candidate against its query."""
 
     facts: tuple[Fact, ...]
     unsafe: tuple[str, ...] = ()
-    """What makes the rewrite harmful, in words; empty when it is not."""
+    """Reasons for which the text is harmful, in words; empty for a harmless text."""
     invented: tuple[str, ...] = ()
-    """What the rewrite adds that changes the scene, in words."""
+    """Additions of the text that change the scene, in words."""
 
     @property
     def fidelity(self) -> float:
-        """Share of the query's harmless facts that are kept (0 to 1); 1 for a query that states none."""
+        """Share of the query's harmless facts that are kept (0 to 1); 1 for a query without facts."""
         harmless = [fact for fact in self.facts if not fact.harmful]
         if not harmless:
             return 1.0
@@ -191,18 +157,19 @@ class Verdict:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, one phrase each: nothing for a faithful and harmless rewrite."""
+        """Faults of the text, one phrase each; empty for a faithful and harmless text."""
         broken = [f"{fact.status}: {fact.text}" for fact in self.facts if fact.status != "kept" and not fact.harmful]
-        return [*broken, *(f"invented: {what}" for what in self.invented), *(f"unsafe: {what}" for what in self.unsafe)]
+        invented = [f"invented: {addition}" for addition in self.invented]
+        return [*broken, *invented, *(f"unsafe: {reason}" for reason in self.unsafe)]
 
     @property
     def removed(self) -> list[str]:
-        """What the query asks for and the rewrite leaves out because it is harm, one phrase each, with reasons."""
+        """Harmful facts of the query that the text leaves out, one phrase each, with reasons."""
         gone = [fact for fact in self.facts if fact.harmful and fact.status != "kept"]
         return [f"{fact.text} ({fact.why})" if fact.why else fact.text for fact in gone]
 
     def ignoring_harm(self) -> Verdict:
-        """The same verdict by one who does not judge harm: every fact counts, and nothing is unsafe."""
+        """Return the verdict of a judge that does not judge harm: every fact counts, and nothing is unsafe."""
         return Verdict(tuple(replace(fact, harmful=False) for fact in self.facts), (), self.invented)
 
     def to_json(self) -> dict[str, Any]:
@@ -214,21 +181,154 @@ class Verdict:
         return cls(tuple(Fact(*fact) for fact in data["facts"]), tuple(data["unsafe"]), tuple(data["invented"]))
 
 
+MAIN = "main"
+"""Name of a recipe's own generator, beside those under ``[generators]``."""
+FULL = "full"
+"""Fidelity of a render at the generator's own settings. Cheaper previews have other names."""
+
+
+@dataclass(frozen=True)
+class ScoredClip:
+    """One render of a candidate, with its scores."""
+
+    seed_index: int
+    """Place of its noise seed in the step's stream: clips with equal indices are paired."""
+    clip: str | None
+    """Id of the clip; ``None`` if it could not be rendered."""
+    scores: Scores = field(default_factory=dict)
+    """Scores by every reward model that scored it; empty without a clip."""
+    failure: str = ""
+    """Reason for which there is no clip."""
+    generator: str = MAIN
+    """Name of the generator in the recipe."""
+    fidelity: str = FULL
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A rewrite on trial. ``total`` is the blend of its scores, ``None`` if it was dropped or unscored."""
+    """A prompt written for a query, with everything known about it. The query as typed is the candidate of round 0."""
 
+    query: Query
     text: str
-    round: int
-    total: float | None = None
-    dimensions: Scores = field(default_factory=dict)
-    dropped: str | None = None
-    """Why it was not rendered."""
+    round: int = 0
+    verdict: Verdict | None = None
+    """``None`` when no judge was asked, or the judge could not tell."""
+    tokens: int | None = None
+    """Length in tokens of the video model's text encoder; ``None`` if it was not counted."""
+    fits: bool = True
+    """False for a prompt longer than the video model reads."""
+    rejected: str | None = None
+    """Reason for which the policy does not accept it; it is not rendered then."""
+    withheld: str | None = None
+    """Reason for which the policy neither renders it nor gives it out: ``unsafe`` or ``no verdict``."""
+    clips: tuple[ScoredClip, ...] = ()
+    reward: float | None = None
+    """Value of the objective; ``None`` if it was not rendered, or a score is missing."""
+
+    @classmethod
+    def as_typed(cls, query: Query) -> Candidate:
+        """Return the query's own text as a candidate."""
+        return cls(query, query.text)
+
+    @property
+    def id(self) -> str:
+        return content_id("candidate", self.query.row_id, self.text)
+
+    @property
+    def problems(self) -> list[str]:
+        """Faults to mend, one phrase each."""
+        return [*(self.verdict.problems if self.verdict else []), *([] if self.fits else ["too long"])]
+
+    @property
+    def removed(self) -> list[str]:
+        """Harmful facts of the query that the text leaves out, with reasons; empty without a verdict."""
+        return self.verdict.removed if self.verdict else []
+
+    @property
+    def full_clips(self) -> tuple[ScoredClip, ...]:
+        """The clips of the recipe's own generator at full quality, in the order of their seeds."""
+        return tuple(clip for clip in self.clips if (clip.generator, clip.fidelity) == (MAIN, FULL))
+
+    @property
+    def scores(self) -> Scores:
+        """Mean of each dimension over the full clips that have it; ``None`` if none has."""
+        return mean_scores([clip.scores for clip in self.full_clips])
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the query as plain data."""
+        data = {name: getattr(self, name) for name in _PLAIN_FIELDS}
+        verdict = self.verdict.to_json() if self.verdict else None
+        return {**data, "verdict": verdict, "clips": [asdict(clip) for clip in self.clips]}
+
+    @classmethod
+    def from_json(cls, query: Query, data: Mapping[str, Any]) -> Candidate:
+        plain = {name: data[name] for name in _PLAIN_FIELDS}
+        verdict = None if data["verdict"] is None else Verdict.from_json(data["verdict"])
+        return cls(query, **plain, verdict=verdict, clips=tuple(ScoredClip(**clip) for clip in data["clips"]))
+
+
+_PLAIN_FIELDS = ("text", "round", "tokens", "fits", "rejected", "withheld", "reward")
+
+
+def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return the candidates without repetitions of a text for a query, in order."""
+    found: dict[str, Candidate] = {}
+    for candidate in candidates:
+        found.setdefault(candidate.id, candidate)
+    return list(found.values())
+
+
+def mean_scores(rows: Sequence[Scores]) -> Scores:
+    """Return the mean of each dimension over the rows that have it; ``None`` if none has."""
+    means: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        means[name] = mean(values) if values else None
+    return means
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, rounded once: the same values in another order give the same mean, so ties stay ties."""
+    return math.fsum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class ClipToScore:
+    """A clip of a query, as a reward model is asked to score it."""
+
+    query: Query
+    clip: str
+    """Id of the clip."""
+    fps: float
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """The scores of a clip; ``None`` if the reward model failed, with the reason as detail."""
+
+    scores: Scores | None
+    detail: str = ""
+    explanation: str = ""
+    """Description of the clip, by reward models that give one."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """The state of a stage: ``new``, ``running`` (begun and not done) or ``done``."""
+
+    name: str
+    kind: str = ""
+    state: str = "new"
+    seconds: float = 0.0
+    output: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A preference: for this query, ``chosen`` over ``rejected``, by how much and by which rule."""
+    """A preference: for this query, ``chosen`` over ``rejected``, by this margin and rule."""
 
     query: Query
     chosen: str
@@ -238,39 +338,48 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How a language model draws its replies."""
+class Example:
+    """A training example: the prompt that the student should write for a query."""
+
+    query: Query
+    text: str
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """Settings with which a language model draws a completion."""
 
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
     max_tokens: int = 256
-    """Of a reply, in the language model's own tokens."""
+    """Limit of a completion, in the language model's own tokens."""
     seed: int = 0
     schema: str = ""
-    """A JSON schema that the reply must follow, as JSON; empty for free text. Models that can are held to it."""
+    """JSON schema that the completion must follow, as JSON; empty for free text."""
 
-    def each(self, conversations: Sequence[Sequence[Message]]) -> list[Sampling]:
-        """The same for each conversation, with a seed of its own: of this seed, of what is said in it, and of how many
-        before it say the same. What else is asked at once does not change it.
+    def each(self, conversations: Sequence[Sequence[Message]]) -> list[SamplingParams]:
+        """Return one ``SamplingParams`` per conversation, each with its own seed.
+
+        A seed depends on this seed, the conversation, and its repeat count, so a completion never depends on its batch.
         """
-        before: Counter[str] = Counter()
+        repeats: Counter[str] = Counter()
         rows = []
         for conversation in conversations:
             said = content_id(self.seed, list(conversation))
-            rows.append(replace(self, seed=content_seed(said, before[said])))
-            before[said] += 1
+            rows.append(replace(self, seed=content_seed(said, repeats[said])))
+            repeats[said] += 1
         return rows
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What a language model answered, and what it took."""
+class Completion:
+    """A language model's answer, and its usage."""
 
     text: str
-    read: int = 0
-    """Tokens of the conversation; 0 where nobody counted."""
-    written: int = 0
-    """Tokens of the reply; 0 where nobody counted."""
+    prompt_tokens: int = 0
+    """Tokens of the conversation; 0 if unknown."""
+    completion_tokens: int = 0
+    """Tokens of the answer; 0 if unknown."""
     cost: float = 0.0
-    """In the money that the model's price is given in."""
+    """In the currency of the model's price."""

@@ -15,7 +15,7 @@ from promptreel.tiny import pixel_oracle
 from promptreel.tiny.judges import OracleReward
 from promptreel.tiny.wording import caption, complete, random_facts, typed, typed_queries
 from promptreel.tiny.world import VALUES, random_scene, render
-from promptreel.types import Clip, Component, Query, RenderRequest, Sampling
+from promptreel.types import Clip, Component, Query, RenderRequest, SamplingParams
 
 WEIGHTS = "package:promptreel.tiny/weights"
 
@@ -103,7 +103,7 @@ def language_model(count: int) -> dict[str, float]:
             asked[name].append(prompts.render("propose", "brief", query=query, history=history))
     found = {}
     for name, conversations in asked.items():
-        replies = llm.complete(conversations, Sampling(1.0, max_tokens=80, seed=0).each(conversations))
+        replies = llm.complete(conversations, SamplingParams(1.0, max_tokens=80, seed=0).each(conversations))
         found[name] = share([reply.text.startswith("Subject:") for reply in replies])
     return found
 

@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from promptreel.pipeline import run
-from promptreel.recipes import load_recipe
-from promptreel.resources import locate
+from promptreel.config import load_recipe
+from promptreel.package_files import locate
 
 RANK = 48
 """Of the adapter: SFT and two rounds of DPO, each of rank 16, add up to at most this."""

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Nothing is imported that a command does not need."""
+"""The command line: parse, call, print. A command imports only modules that it needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import promptreel
-from promptreel.cli import rewriting, runs, serving, setting_up
+from promptreel.cli import rewrite, run, serve, setup
 from promptreel.errors import Interrupted, PromptreelError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"promptreel {promptreel.__version__}")
         raise typer.Exit
@@ -33,49 +33,40 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
-app.command()(runs.demo)
-app.command()(rewriting.rewrite)
-app.command()(serving.serve)
-app.command()(runs.run)
-for kind, what in {
-    "evolve": "Do the evolution of a run: propose, gate, render, score, repeat.",
-    "critique": "Have a run's drafts judged, and mended until they pass.",
-    "sft": "Do a run's supervised fine-tuning on the best rewrites.",
-    "sample": "Draw, render and score candidates from a run's student.",
-    "pairs": "Turn a run's scored candidates into preference pairs.",
-    "dpo": "Do a round of preference training of a run.",
-}.items():
-    app.command(kind)(runs.stage_command(kind, what))
-app.command()(runs.merge)
-app.command()(runs.evaluate)
-app.command()(runs.report)
-app.command()(runs.status)
-app.command()(runs.export)
-app.command()(setting_up.init)
-app.command("profiles")(setting_up.show_profiles)
-app.command()(setting_up.doctor)
+app.command()(run.demo)
+app.command()(rewrite.rewrite)
+app.command()(serve.serve)
+app.command()(run.run)
+app.command()(run.evaluate)
+app.command()(run.report)
+app.command()(run.status)
+app.command()(run.export)
+app.command()(run.merge)
+app.command()(setup.init)
+app.command()(setup.profiles)
+app.command()(setup.doctor)
 
 
 QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
-"""Libraries draw no bars and give no advice inside ours, unless the environment asks them to."""
+"""Environment variables that keep libraries from drawing bars and giving advice, unless the user sets them."""
 
 
 def main() -> None:
-    """Entry point: errors made on purpose become one line and their exit code."""
+    """Run the command line. An error raised on purpose becomes one line and its exit code."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:
-        # What these libraries will call things in their next versions is for us to heed, not for who uses us.
+        # Deprecations in these libraries are for Promptreel's developers, not for its users.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|diffusers)\.")
     logging.basicConfig(format="warning: %(message)s", level=logging.ERROR)
     logging.getLogger("promptreel").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells every attempt to reach the hub, twice
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports every attempt to reach the hub twice
     try:
         app()
     except PromptreelError as error:
@@ -83,5 +74,6 @@ def main() -> None:
 
 
 def fail(error: PromptreelError) -> NoReturn:
+    """Print an error on stderr and exit with its code."""
     print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

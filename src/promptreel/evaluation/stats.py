@@ -1,7 +1,7 @@
 """Means and win rates with 95 % intervals, over queries.
 
-The queries are the sample: an evaluation speaks about queries like these, so intervals resample queries,
-with all their seeds, and never single clips.
+The queries are the sample: an evaluation speaks about queries like these. Intervals therefore resample queries, with all
+their seeds, and never single clips.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Estimate:
 
 
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:
-    """The mean with a percentile bootstrap interval; degenerate where all values agree."""
+    """Return the mean with a percentile bootstrap interval, of no width if all values agree."""
     data = np.asarray(values, dtype=float)
     if len(data) == 0:
         raise ValueError("no values: nothing can be estimated")
@@ -35,9 +35,9 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
 
 
 def win_rate(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Estimate:
-    """How often ``a`` beats ``b`` on the same queries; a tie counts one half.
+    """Return the share of queries on which ``a`` beats ``b``; a tie counts one half.
 
-    The interval is a bootstrap over queries. Where every outcome is the same there is nothing to resample, and the
+    The interval is a bootstrap over queries. If every outcome is the same, there is nothing to resample, and the
     interval is the exact one of Clopper and Pearson, in which a tie counts one half too.
     """
     if len(a) != len(b):
@@ -53,8 +53,9 @@ def win_rate(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Estimate:
 
 
 def proportion(successes: float, trials: int) -> Estimate:
-    """A share with the exact interval of Clopper and Pearson, in its form by the beta distribution, which takes half
-    successes as well.
+    """Return a share with the exact interval of Clopper and Pearson.
+
+    Its form by the beta distribution takes half successes as well.
     """
     failures, tail = trials - successes, (1 - LEVEL) / 2
     low = float(stats.beta.ppf(tail, successes, failures + 1)) if successes else 0.0

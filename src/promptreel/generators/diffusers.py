@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,18 +13,10 @@ import torch
 from pydantic import ValidationError
 
 from promptreel import profiles
-from promptreel.errors import (
-    PromptreelError,
-    RecipeError,
-    RunError,
-    UserError,
-    did_you_mean,
-    faults,
-    one_line,
-    out_of_memory,
-)
+from promptreel.device_errors import classified, one_line, out_of_memory
+from promptreel.errors import PromptreelError, RecipeError, RunError, UserError, did_you_mean
+from promptreel.fingerprint import fingerprint
 from promptreel.profiles import Adapter, Profile
-from promptreel.store.files import fingerprint
 from promptreel.types import Clip, Failure, RenderRequest
 
 REWRITERS = {
@@ -33,8 +25,9 @@ REWRITERS = {
     "prompt_upsampling": False,  # Ideogram 4
     "caption_upsample_temperature": None,  # FLUX.2
 }
-"""Arguments by which pipelines rewrite prompts themselves, and what switches each off."""
-OWN = ("prompt", "negative_prompt", "generator", "output_type", "return_dict", "num_frames", "height", "width")
+"""Arguments by which pipelines rewrite prompts themselves, each with the value that switches it off."""
+ON_STEP = "callback_on_step_end"
+OWN = ("prompt", "negative_prompt", "generator", "output_type", "return_dict", "num_frames", "height", "width", ON_STEP)
 """Arguments of a pipeline's call that ``call`` cannot set, since requests and other options do."""
 OFFLOAD = ("none", "model", "sequential")
 
@@ -42,15 +35,20 @@ OFFLOAD = ("none", "model", "sequential")
 class DiffusersGenerator:
     """Any pipeline of diffusers that has a profile.
 
-    Every option but ``profile``, ``device`` and ``variant`` overrides what the profile says: ``model`` and
-    ``revision``, ``steps``, ``guidance``, ``frames``, ``dtype``, ``offload``, ``tiling``, ``slicing``,
-    ``compile``, ``batch_size``. ``height`` and ``width`` hold for every request, whatever aspect ratio it asks
-    for. ``scheduler`` and ``call`` are added to the profile's tables, and ``adapters`` (paths, hub ids, or tables
-    as in a profile) to its adapters. ``variant`` names one of the profile's. Offloading does nothing on a CPU,
-    and ``dtype`` is float32 there unless it is given.
+    The options override the profile:
 
-    Every request's noise comes from its own generator, seeded on the CPU, so that requests with equal seeds
-    share it whatever the batch and the device.
+    - ``variant`` names one of the profile's variants.
+    - ``model`` and ``revision``, ``steps``, ``guidance``, ``frames``, ``offload``, ``tiling``, ``slicing``, ``compile``
+      and ``batch_size`` replace its values. Offloading does nothing on a CPU.
+    - ``dtype`` is a torch dtype by name, or a table of them by component. ``auto`` is the profile's on a GPU, and
+      float32 on a CPU.
+    - ``height`` and ``width``, in pixels, hold for every request, whatever its aspect ratio.
+    - ``scheduler`` and ``call`` are added to its tables, and ``adapters`` (paths, hub ids, or tables as in a profile)
+      to its adapters.
+    - ``device`` defaults to the first GPU, or the CPU.
+
+    The noise of each request comes from a generator of its own, seeded on the CPU: requests with equal seeds share
+    their noise in every batch and on every device.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class DiffusersGenerator:
             self.call = {known.guidance_argument: self.guidance, **self.call}
         self.negative = known.negative_prompt
         if self.negative is None and self.call.get("true_cfg_scale", 1) > 1:
-            self.negative = ""  # pipelines that are distilled in guidance read one then, and do nothing without it
+            self.negative = ""  # guidance-distilled pipelines need one to apply true_cfg_scale
         self._check(call or {})
         self.fingerprint = fingerprint(
             "diffusers",
@@ -116,7 +114,7 @@ class DiffusersGenerator:
         )
 
     def _check(self, given: Mapping[str, Any]) -> None:
-        """Compare what was asked for with what the pipeline takes, before anything is loaded."""
+        """Raise ``UserError`` for an option that the pipeline does not take, before anything is loaded."""
         name = self.profile.pipeline
         if name is None:
             raise RecipeError(f"diffusers has no pipeline for {self.profile.name}: name another generator")
@@ -124,8 +122,9 @@ class DiffusersGenerator:
         if self._pipeline_class is None:
             raise UserError(f"diffusers {diffusers.__version__} has no {name}; a newer one may")
         takes = inspect.signature(self._pipeline_class.__call__).parameters
+        self._reports_steps = ON_STEP in takes
         self.call = {key: off for key, off in REWRITERS.items() if key in takes} | self.call
-        if "num_frames" in takes:  # also of a video model that a profile has render images
+        if "num_frames" in takes:  # a profile may have a video model render images
             self.call["num_frames"] = self.frames
         for argument in self.call:
             if argument not in takes:
@@ -146,7 +145,7 @@ class DiffusersGenerator:
 
     @cached_property
     def _pipeline(self) -> Any:
-        """The model, ready to render. Whatever fails here is no fault of a request, and ends the run."""
+        """The loaded pipeline. Raises ``UserError`` or ``RunError``: a failure to load it is no fault of a request."""
         failed = f"cannot load {self.model} for {self.profile.name}"
         try:
             return self._load()
@@ -193,30 +192,40 @@ class DiffusersGenerator:
             pipeline.enable_sequential_cpu_offload(device=self.device)
         return pipeline
 
-    def render(self, requests: Sequence[RenderRequest]) -> list[Clip | Failure]:
+    def render(
+        self, requests: Sequence[RenderRequest], on_step: Callable[[int, int], None] | None = None
+    ) -> list[Clip | Failure]:
         sizes = [self.size or self.profile.size(request.aspect) for request in requests]
+        groups = list(dict.fromkeys(sizes))
         clips: dict[int, Clip | Failure] = {}
-        for size in dict.fromkeys(sizes):
+        for number, size in enumerate(groups):
             places = [place for place, own in enumerate(sizes) if own == size]
-            clips.update(zip(places, self._render([requests[place] for place in places], size), strict=True))
+            steps = None
+            if on_step and self._reports_steps:
+                steps = _Steps(on_step, self.call["num_inference_steps"], number, len(groups))
+            rendered = self._render([requests[place] for place in places], size, steps)
+            clips.update(zip(places, rendered, strict=True))
         return [clips[place] for place in range(len(requests))]
 
-    def _render(self, requests: Sequence[RenderRequest], size: tuple[int, int]) -> list[Clip | Failure]:
-        """The clips of requests of one size, which is width and height."""
+    def _render(
+        self, requests: Sequence[RenderRequest], size: tuple[int, int], steps: _Steps | None
+    ) -> list[Clip | Failure]:
+        """Return the clips of requests of one size (width, height)."""
         pipeline = self._pipeline
         arguments: dict[str, Any] = {"width": size[0], "height": size[1], **self.call}
         if self.negative is not None:
             arguments["negative_prompt"] = [request.negative or self.negative for request in requests]
+        if steps:
+            arguments[ON_STEP] = steps
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
         texts = [request.prompt for request in requests]
-        with faults(self.model):
-            try:
-                output = pipeline(prompt=texts, generator=generators, output_type="np", **arguments)
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
-            except (RuntimeError, MemoryError):
-                torch.cuda.empty_cache()  # what this batch left behind, a smaller one may need
-                raise
+        try:
+            with classified(self.model):
+                output = self._call(pipeline, prompt=texts, generator=generators, output_type="np", **arguments)
+        except PromptreelError:
+            if steps and steps.error:
+                raise steps.error from None
+            raise
         media = output.frames if hasattr(output, "frames") else np.asarray(output.images)[:, None]
         clips: list[Clip | Failure] = []
         for request, frames in zip(requests, media, strict=True):
@@ -226,6 +235,37 @@ class DiffusersGenerator:
             pixels = (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
             clips.append(Clip(request.clip_id(self.fingerprint), pixels, self.profile.fps))
         return clips
+
+    def _call(self, pipeline: Any, **arguments: Any) -> Any:
+        try:
+            return pipeline(**arguments)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.profile.pipeline} refuses what it is called with: {error}") from error
+        except (RuntimeError, MemoryError):
+            torch.cuda.empty_cache()  # a smaller batch may need the memory of this one
+            raise
+
+
+class _Steps:
+    """A pipeline's ``callback_on_step_end`` that reports denoising steps, and changes nothing.
+
+    Requests are rendered in groups of one size, one call after another: ``group`` is the number of this one, and
+    ``groups`` the count of all. ``steps`` is the number of steps of a pipeline that does not tell its own. ``error`` is
+    the exception that ``on_step`` raised, to cancel the render.
+    """
+
+    def __init__(self, on_step: Callable[[int, int], None], steps: int, group: int, groups: int) -> None:
+        self.on_step, self.steps, self.group, self.groups = on_step, steps, group, groups
+        self.error: BaseException | None = None
+
+    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps = int(getattr(pipeline, "num_timesteps", None) or self.steps)
+        try:
+            self.on_step(self.group * steps + step + 1, self.groups * steps)
+        except BaseException as error:
+            self.error = error
+            raise
+        return tensors
 
 
 def _adapter(named: str | Mapping[str, Any]) -> Adapter:
@@ -241,14 +281,14 @@ def _adapter(named: str | Mapping[str, Any]) -> Adapter:
 
 
 def _fuse(pipeline: Any, adapter: Adapter, name: str) -> None:
-    """Add an adapter's weights to those of the pipeline, for good."""
+    """Add an adapter's weights to those of the pipeline permanently."""
     pipeline.load_lora_weights(adapter.model, adapter_name=name, use_safetensors=True, **adapter.load)
     pipeline.fuse_lora(pipeline._lora_loadable_modules, lora_scale=adapter.scale, adapter_names=[name])
     pipeline.unload_lora_weights()
 
 
 def _dtypes(asked: str | Mapping[str, str], profile: Profile, device: str) -> dict[str, str]:
-    """A dtype by name for each component, with ``default`` for those without one."""
+    """Return the name of a dtype for each component, and as ``default`` for those without one."""
     if asked == "auto":  # half precision is emulated, and slow, on most processors
         asked = "float32" if device == "cpu" else profile.dtype
     found = {"default": asked} if isinstance(asked, str) else dict(asked)

@@ -19,20 +19,25 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from promptreel.errors import UserError, one_line
-from promptreel.llms.rows import OwnDraws
-from promptreel.store.files import fingerprint
-from promptreel.types import Failure, Message, Reply, Sampling
+from promptreel.device_errors import one_line
+from promptreel.errors import UserError
+from promptreel.fingerprint import fingerprint
+from promptreel.llms.row_sampler import RowSampler
+from promptreel.types import Completion, Failure, Message, SamplingParams
 
 
 class LocalLLM:
     """Any causal language model with a chat template, by path or hub id.
 
-    ``adapter`` is a LoRA adapter, by path or hub id. ``dtype`` is a torch dtype by name or ``auto``;
-    ``device`` defaults to the first GPU, or the CPU. ``quantization`` goes to
-    ``transformers.BitsAndBytesConfig``. Greedy and sampled replies are deterministic on one machine for the
-    same batch and seeds. Calls from several threads wait for each other. Where the template knows no system
-    message, as Gemma's, what it says begins the first turn. Raises ``UserError`` for what cannot be loaded.
+    - ``adapter`` is a LoRA adapter, by path or hub id.
+    - ``revision`` is the revision of the model on the hub.
+    - ``dtype`` is a torch dtype by name, or ``auto``.
+    - ``device`` defaults to the first GPU, or the CPU.
+    - ``quantization`` goes to ``transformers.BitsAndBytesConfig``.
+
+    Greedy and sampled completions are deterministic on one machine for the same batch and seeds. Calls from several
+    threads wait for each other. For a template without system messages, such as Gemma's, the system message is put
+    before the first turn. Raises ``UserError`` for a model or adapter that cannot be loaded.
     """
 
     def __init__(
@@ -81,47 +86,51 @@ class LocalLLM:
                 model = PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         return model.eval(), tokenizer
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+    def complete(
+        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
         with self._lock:
-            return self._generate(conversations, samplings)
+            return self._generate(conversations, sampling)
 
     @torch.inference_mode()
-    def _generate(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
+    def _generate(
+        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
         model, tokenizer = self._loaded
-        texts = [_asked(tokenizer, conversation) for conversation in conversations]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        prompts = [_templated(tokenizer, conversation) for conversation in conversations]
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         start = inputs["input_ids"].shape[1]
         out = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=max(sampling.max_tokens for sampling in samplings),
+            max_new_tokens=max(params.max_tokens for params in sampling),
             pad_token_id=tokenizer.pad_token_id,
             do_sample=False,
-            logits_processor=LogitsProcessorList([OwnDraws(samplings, start, model.device)]),
+            logits_processor=LogitsProcessorList([RowSampler(sampling, start, model.device)]),
         )
-        answers = [row[: s.max_tokens] for row, s in zip(out[:, start:], samplings, strict=True)]
-        read = inputs["attention_mask"].sum(1).tolist()
-        written = [int((answer != tokenizer.pad_token_id).sum()) for answer in answers]
+        answers = [row[: params.max_tokens] for row, params in zip(out[:, start:], sampling, strict=True)]
+        prompt_tokens = inputs["attention_mask"].sum(1).tolist()
+        completion_tokens = [int((answer != tokenizer.pad_token_id).sum()) for answer in answers]
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [Reply(*counted) for counted in zip(texts, read, written, strict=True)]
+        return [Completion(*row) for row in zip(texts, prompt_tokens, completion_tokens, strict=True)]
 
 
 @contextmanager
-def _loading(what: str) -> Iterator[None]:
-    """Makes what libraries raise of weights that are absent, out of reach or of another model one line."""
+def _loading(name: str) -> Iterator[None]:
+    """Raise ``UserError``, on one line, for weights that are missing, damaged, unreachable or of another model."""
     try:
         yield
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
             raise
         raise UserError(
-            f"cannot load {what}: {one_line(error)[:300]}; give the path of its directory, or its id on a hub that "
+            f"cannot load {name}: {one_line(error)[:300]}; give the path of its directory, or its id on a hub that "
             "can be reached from here"
         ) from error
 
 
-def _asked(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> str:
-    """A conversation as the model's template writes it."""
+def _templated(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> str:
+    """Return a conversation as one text, by the model's chat template."""
     try:
         text: str = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     except TemplateError:
@@ -129,5 +138,5 @@ def _asked(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> s
             raise
         system, first, *rest = conversation
         folded = Message(role=first["role"], content=f"{system['content']}\n\n{first['content']}")
-        return _asked(tokenizer, [folded, *rest])
+        return _templated(tokenizer, [folded, *rest])
     return text

@@ -1,12 +1,14 @@
-"""What of a run is done, what is left, and about how long that will take."""
+"""The state of a run: stages done and left, and about how long the rest will take."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from promptreel.config import QueriesTable
-from promptreel.pipeline.plan import planned
-from promptreel.pipeline.stages import Pipeline
+from promptreel.config import QueriesTable, Recipe, TrainingStage
+from promptreel.preflight.cost import count_queries
+from promptreel.stages import KINDS
+from promptreel.store import Run
 
 
 @dataclass(frozen=True)
@@ -17,36 +19,44 @@ class StageStatus:
     """``new``, ``running`` (begun, and not done) or ``done``."""
     renders: int
     planned: int
-    """Renders at most: the gate, repetitions and what is in the cache save some."""
+    """Renders at most: the policy, repetitions and stored clips save some."""
     seconds: float
     seconds_left: float | None
     """An estimate from the stages before it and its own beginning; ``None`` while there is nothing to go by."""
 
 
-def status(pipeline: Pipeline) -> list[StageStatus]:
-    """The state of every stage, in order.
+def status(recipe: Recipe, run: Run) -> list[StageStatus]:
+    """Return the state of every stage, in order. Nothing is written and no model is loaded.
 
-    What a render takes, with everything around it, is taken from the rendering stages so far; what a
-    training takes, from the trainings so far.
+    The time of a render, with everything around it, is taken from the rendering stages so far; that of a training, from
+    the trainings so far.
     """
-
-    def count(table: QueriesTable) -> int:
-        return table.take or len(pipeline.queries(table))
-
-    rows = []
-    systems = pipeline.recipe.systems
+    records = run.records
+    begun = records.stages()
     spent = {"render": [0.0, 0.0], "train": [0.0, 0.0]}
-    for stage in pipeline.recipe.stage:
-        state, seconds, _ = pipeline.run.database.stage(stage.name) or ("new", 0.0, {})
-        renders, at_most = pipeline.run.database.renders(stage.name), planned(stage, count, systems).renders or 0
-        kind = "render" if at_most else "train" if stage.kind in ("sft", "dpo") else "data"
-        if kind != "data" and seconds and (state == "done" or (kind == "render" and renders)):
-            spent[kind][0] += seconds
-            spent[kind][1] += renders if kind == "render" else 1
-        left = None if state != "done" and stage.kind == "critique" else 0.0
-        if state != "done" and kind != "data":
-            time, units = spent[kind]
-            units_left = max(at_most - renders, 0) if kind == "render" else 1
-            left = time / units * units_left if units else None
-        rows.append(StageStatus(stage.name, stage.kind, state, renders, at_most, seconds, left))
+    rows = []
+    for stage in recipe.stage:
+        record = begun.get(stage.name)
+        state, seconds = (record.state, record.seconds) if record else ("new", 0.0)
+        cost = KINDS[stage.kind].cost(stage, recipe, _count)
+        renders, planned = records.renders(stage.name), cost.renders or 0
+        work = "render" if planned else "train" if isinstance(stage, TrainingStage) else "data"
+        if work != "data" and seconds and (state == "done" or (work == "render" and renders)):
+            spent[work][0] += seconds
+            spent[work][1] += renders if work == "render" else 1
+        left = _seconds_left(state, work, spent, max(planned - renders, 0) if work == "render" else 1)
+        if work == "data" and state != "done" and cost.completions:
+            left = None
+        rows.append(StageStatus(stage.name, stage.kind, state, renders, planned, seconds, left))
     return rows
+
+
+def _count(table: QueriesTable) -> int:
+    return table.take or count_queries(table) or 0
+
+
+def _seconds_left(state: str, work: str, spent: Mapping[str, list[float]], units_left: int) -> float | None:
+    if state == "done" or work == "data":
+        return 0.0
+    seconds, units = spent[work]
+    return seconds / units * units_left if units else None

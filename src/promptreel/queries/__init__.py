@@ -1,13 +1,13 @@
-"""Queries: what people really type, from the command line, files and data sets.
+"""Queries as people really type them: from the command line, files and data sets.
 
-``parse`` takes apart what a person typed and loses nothing: ``cleaning`` knows what is left around a query, ``flags``
-what is typed into it. ``sources`` reads many; ``likeness`` says which of them are the same but for a few words, and
-which part of a split they belong to.
+``parser`` takes apart the text that a person typed and loses nothing. ``sources`` reads many queries. ``dedup`` finds
+near-duplicates among them, and ``splits`` assigns each to a part of a split.
 """
 
-from promptreel.queries.candidates import FLAGS
-from promptreel.queries.likeness import Likeness, split_of
-from promptreel.queries.parse import LONGEST, ask_for, parse_query
+from promptreel.queries.dedup import NearDuplicates
+from promptreel.queries.parser.flag_names import FLAGS
+from promptreel.queries.parser.parse import MAX_WORDS, ask_for, parse_query
 from promptreel.queries.sources import read, read_file
+from promptreel.queries.splits import split_of
 
-__all__ = ["FLAGS", "LONGEST", "Likeness", "ask_for", "parse_query", "read", "read_file", "split_of"]
+__all__ = ["FLAGS", "MAX_WORDS", "NearDuplicates", "ask_for", "parse_query", "read", "read_file", "split_of"]

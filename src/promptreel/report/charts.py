@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from promptreel.errors import importing
+from promptreel.extras import importing
 
 with importing("drawing the report"):
     import matplotlib

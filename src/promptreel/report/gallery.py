@@ -19,7 +19,7 @@ from markupsafe import Markup
 from promptreel import media
 from promptreel.errors import RunError
 from promptreel.protocols import Explainer, Reward
-from promptreel.report.words import compare
+from promptreel.report.diff import compare
 from promptreel.store import Run
 from promptreel.types import Clip, Query
 

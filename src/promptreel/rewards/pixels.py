@@ -1,4 +1,4 @@
-"""Classical measures of a clip's picture, from its pixels alone: no weights, any clip.
+"""Classical measures of picture quality, from the pixels of any clip, without weights.
 
 All are computed on luma (ITU-R BT.601) scaled to 0..1, and all are higher for better clips.
 """
@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
+from promptreel.protocols import Modality
 from promptreel.types import Clip, Query, Scores
 
 VERSION = 1
 
 
 class Pixels:
-    """Five dimensions:
+    """Five measures of a clip, which do not read the query.
 
     - ``sharpness``: the steepest edges, as the 99th percentile of the gradient (per pixel, 0 to about 0.5),
       relative to the contrast of the frame; the mean over frames;
@@ -28,11 +30,21 @@ class Pixels:
       widths per frame;
     - ``persistence``: correlation of neighbouring frames after compensating that flow.
 
-    A clip of one frame has only the first two; a dimension of a flat clip is missing.
+    A clip of one frame has only the first two, one of two frames lacks ``steadiness``, and a flat clip lacks
+    ``sharpness`` and ``persistence``.
     """
 
-    dimensions = ("sharpness", "cleanness", "steadiness", "motion", "persistence")
-    moving = ("steadiness", "motion", "persistence")
+    dimensions: ClassVar[tuple[str, ...]] = ("sharpness", "cleanness", "steadiness", "motion", "persistence")
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {
+        "cleanness": (-2.0, 0.0),
+        "steadiness": (-2.0, 0.0),
+        "persistence": (-1.0, 1.0),
+    }
+    """Bounds of the dimensions that have two; ``sharpness`` and ``motion`` are at least 0."""
+    moving: ClassVar[tuple[str, ...]] = ("steadiness", "motion", "persistence")
+    modality: ClassVar[Modality] = "video"
+    licence: ClassVar[str] = "Apache-2.0"
+    prompt_tokens: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self.fingerprint = f"pixels:{VERSION}"
@@ -42,7 +54,7 @@ class Pixels:
 
 
 def measure(frames: np.ndarray) -> Scores:
-    """The five measures of frames ``(T, H, W, 3)`` uint8."""
+    """Return the five measures of frames ``(T, H, W, 3)`` uint8."""
     luma = np.stack([cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in frames])
     unit = luma.astype(np.float32) / 255
     contrast = float(np.mean([np.percentile(f, 99) - np.percentile(f, 1) for f in unit]))
@@ -59,6 +71,7 @@ def measure(frames: np.ndarray) -> Scores:
 
 
 def _steepness(frame: np.ndarray) -> float:
+    """Return the 99th percentile of the gradient's length, per pixel."""
     dx = cv2.Sobel(frame, cv2.CV_32F, 1, 0, scale=1 / 8)
     dy = cv2.Sobel(frame, cv2.CV_32F, 0, 1, scale=1 / 8)
     return float(np.percentile(np.hypot(dx, dy), 99))
@@ -68,12 +81,13 @@ _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 def _noise(frame: np.ndarray) -> float:
-    """Immerkær's estimate, over the quieter half of the pixels so that edges do not count as noise."""
+    """Return Immerkær's estimate, over the quieter half of the pixels so that edges do not count as noise."""
     response = np.abs(cv2.filter2D(frame, cv2.CV_32F, _LAPLACIAN))[1:-1, 1:-1]
     return float(np.median(response) / (6 * 0.6745))
 
 
 def _flow(luma: np.ndarray) -> tuple[float, float | None]:
+    """Return motion and persistence of luma ``(T, H, W)`` uint8; the second is ``None`` if every frame is flat."""
     height, width = luma.shape[1:]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     lengths, matches = [], []

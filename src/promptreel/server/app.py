@@ -21,11 +21,12 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from promptreel.errors import Interrupted, PromptreelError, QueryError, Refused, did_you_mean
+from promptreel.fingerprint import content_id
 from promptreel.protocols import LLM
-from promptreel.rewriter import Rewriter
+from promptreel.rewriting.rewriter import Rewriter
 from promptreel.server.batching import Batcher, Caller
-from promptreel.server.wire import Answer, ApiError, ChatRequest, error_body
-from promptreel.types import Rewrite, content_id
+from promptreel.server.schemas import Answer, ApiError, ChatRequest, error_body
+from promptreel.types import Rewrite
 
 log = logging.getLogger(__name__)
 

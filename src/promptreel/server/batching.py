@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from promptreel.errors import Interrupted
 from promptreel.protocols import LLM
-from promptreel.types import Failure, Message, Reply, Sampling
+from promptreel.types import Completion, Failure, Message, SamplingParams
 
-Replies = list[Reply | Failure]
+Replies = list[Completion | Failure]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Waiting:
     """The conversations of one request."""
 
     conversations: Sequence[list[Message]]
-    samplings: Sequence[Sampling]
+    samplings: Sequence[SamplingParams]
     future: Future[Replies] = field(default_factory=Future)
 
 
@@ -109,12 +109,12 @@ class Caller:
 
     def __init__(self, batcher: Batcher) -> None:
         self.fingerprint = batcher.model.fingerprint
-        self.replies: list[Reply] = []
+        self.replies: list[Completion] = []
         self._batcher = batcher
         self._waiting: Waiting | None = None
         self._gone = False
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> Replies:
+    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[SamplingParams]) -> Replies:
         """One reply for each conversation. Raises ``Interrupted`` when the asker has gone, or the server stops."""
         self._waiting = Waiting(conversations, samplings)
         if self._gone:
@@ -124,7 +124,7 @@ class Caller:
             replies = self._waiting.future.result()
         except CancelledError as error:
             raise Interrupted("the server stops, or nobody waits for the answer") from error
-        self.replies += [reply for reply in replies if isinstance(reply, Reply)]
+        self.replies += [reply for reply in replies if isinstance(reply, Completion)]
         return replies
 
     def leave(self) -> None:

@@ -1,8 +1,22 @@
-"""What was done and paid for: the run database, the clip cache and the run directory."""
+"""Everything done and paid for: the database, the clip store and the run directory."""
 
-from promptreel.store.clips import ClipCache
+from promptreel.store.clips import ClipStore
 from promptreel.store.database import Database
-from promptreel.store.personal import personal_cache
+from promptreel.store.records import Records
 from promptreel.store.run import Run
+from promptreel.store.summary import BenchmarkSize, Comparison, Findings, Gap, Mean, Summary
+from promptreel.store.user_cache import user_cache
 
-__all__ = ["ClipCache", "Database", "Run", "personal_cache"]
+__all__ = [
+    "BenchmarkSize",
+    "ClipStore",
+    "Comparison",
+    "Database",
+    "Findings",
+    "Gap",
+    "Mean",
+    "Records",
+    "Run",
+    "Summary",
+    "user_cache",
+]

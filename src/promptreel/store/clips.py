@@ -1,31 +1,59 @@
-"""The clip cache: lossless files named by the content id of their clip."""
+"""The clip store: lossless media, named by the content ids of clips."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from promptreel.errors import RunError, UserError
 from promptreel.types import Clip
 
 
-class ClipCache:
-    """Codecs are imported when a clip is: a store without clips needs no extra."""
+class ClipStore:
+    """Clips behind a URL, today a local directory: a path, or ``file://``. Picklable; codecs load with the first clip.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    Workers, reports and previews know clips by their ids and never see a path.
+    """
 
-    def path(self, clip_id: str) -> Path:
-        return self.directory / clip_id[:2] / f"{clip_id}.mkv"
+    def __init__(self, url: str) -> None:
+        scheme, rest = urlsplit(url).scheme, url.removeprefix("file://")
+        if scheme not in ("", "file") and len(scheme) > 1:  # one letter is a drive of Windows
+            raise UserError(f"clips cannot be kept at {url!r}: give a local directory")
+        self.url = url
+        self._directory = Path(rest)
 
-    def __contains__(self, clip_id: str) -> bool:
-        return self.path(clip_id).exists()
+    def __contains__(self, clip: str) -> bool:
+        return self._path(clip).exists()
 
     def write(self, clip: Clip) -> None:
+        """Write a clip whole: readers see all of it or nothing."""
         from promptreel import media
 
-        media.write_lossless(self.path(clip.id), clip.frames, clip.fps)
+        path = self._path(clip.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            temporary.write_bytes(media.encode_lossless(clip.frames, clip.fps))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
+            raise
 
-    def read(self, clip_id: str, fps: float = 0.0) -> Clip:
-        """The clip as stored. Raises ``RunError`` when its file is missing or damaged."""
+    def read(self, clip: str, fps: float = 0.0) -> Clip:
+        """Return a clip as stored. Raises ``RunError`` if it is missing or damaged."""
         from promptreel import media
 
-        return Clip(clip_id, media.read(self.path(clip_id)), fps)
+        path = self._path(clip)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"cannot read the clip {path.name}: {error.strerror}") from error
+        return Clip(clip, media.decode(data, path.name), fps)
+
+    def remove(self, clip: str) -> None:
+        """Remove a damaged clip, so that it can be written again."""
+        self._path(clip).unlink(missing_ok=True)
+
+    def _path(self, clip: str) -> Path:
+        return self._directory / clip[:2] / f"{clip}.mkv"

@@ -2,8 +2,9 @@
 
 recipe.toml    as given           recipe.json   as resolved
 run.db         the database       clips/        rendered media, lossless
-models/<stage>/                   what from_pretrained reads; appears by rename when complete
-summary.json   report.html        what was found, for machines and for people
+run.id         the run's name in its database
+models/<stage>/                   a trained student, for from_pretrained; appears by rename when complete
+summary.json   report.html        the result, for machines and for people
 run.lock       held by the process that works on the run
 """
 
@@ -12,38 +13,53 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from promptreel.errors import RunError
-from promptreel.store.clips import ClipCache
+from promptreel.errors import RunError, UserError
+from promptreel.store.clips import ClipStore
 from promptreel.store.database import Database
-from promptreel.store.faults import damaged, explain
+from promptreel.store.dialect import folder_of
+from promptreel.store.disk_errors import damaged, explain
+from promptreel.store.records import Records
+from promptreel.store.summary import Summary
 
 MANIFEST = "manifest.json"
 """In a published model: the size of each of its files, so that damage is seen before it is loaded."""
+OURS = {"run.lock", "clips", "models"}
+"""Possible remains of a run that was killed at its very beginning."""
 
 
 class Run:
-    """An open run directory; close it, or use it as a context, which says disk and database faults in one line.
+    """An open run directory. Close it, or use it as a context, which turns disk and database errors into one line.
 
-    One process at a time works on it. ``alone=False`` opens it to look at, also while another works.
+    One process at a time works on it. ``writable=False`` opens it to look at, also while another process works: nothing
+    in it changes. ``database`` is the URL of a database that several runs share, and ``clips`` that of their clip
+    store, by default the folder ``clips`` beside the database's file. By default each run has its own.
     """
 
-    def __init__(self, directory: Path, alone: bool = True) -> None:
+    def __init__(
+        self, directory: Path, writable: bool = True, database: str | None = None, clips: str | None = None
+    ) -> None:
         self.directory = directory
-        self.clips = ClipCache(directory / "clips")
+        self.clips = ClipStore(clips or str((folder_of(database) if database else directory) / "clips"))
         self._lock: IO[str] | None = None
+        own = directory / "run.db"
+        if not writable and database is None and not own.exists():
+            raise UserError(f"{directory} holds no run; begin one with  promptreel run RECIPE --out {directory}")
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(directory / "run.lock") if alone else None
-            self.database = Database(f"sqlite:///{directory / 'run.db'}")
+            if writable:
+                directory.mkdir(parents=True, exist_ok=True)
+                self._lock = _lock(directory / "run.lock")
+            self.database = Database(database or f"sqlite:///{own}", writable)
             if flaw := self.database.flaw():
                 raise damaged(directory, flaw)
-            if self.database.new and self.recipe() is not None:
+            if self.database.new and database is None and self.recipe() is not None:
                 raise damaged(directory, "it is empty, and the run was begun")
+            self.records = Records(self.database, self._id(writable))
         except BaseException as error:
             if self._lock:
                 self._lock.close()
@@ -64,15 +80,22 @@ class Run:
         if self._lock:
             self._lock.close()
 
+    def _id(self, writable: bool) -> str:
+        """Return the name of the run's rows in its database, chosen once."""
+        path = self.directory / "run.id"
+        if not path.exists() and writable:
+            write_text(path, uuid.uuid4().hex[:12])
+        return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
     def model(self, stage: str) -> Path:
-        """Where the model that a stage trains lies once it is complete."""
+        """Return the directory of the model that a stage trains, which exists once it is complete."""
         return self.directory / "models" / stage
 
     @contextmanager
     def publishing(self, stage: str) -> Iterator[Path]:
-        """A scratch directory that becomes ``model(stage)`` when the block ends well.
+        """Give a scratch directory that becomes ``model(stage)`` when the block ends well.
 
-        Leftovers of a killed training are removed first: it starts again from its start.
+        Remains of a killed training are removed first: it starts again from its start.
         """
         final = self.model(stage)
         scratch = final.with_name(f".{stage}.part")
@@ -91,7 +114,7 @@ class Run:
         scratch.rename(final)
 
     def has_model(self, stage: str) -> bool:
-        """Whether the model that a stage trained lies there with all that was published."""
+        """Return True if the model that a stage trained is there with all its files."""
         final = self.model(stage)
         try:
             published = json.loads((final / MANIFEST).read_text())
@@ -105,16 +128,28 @@ class Run:
         write_text(self.directory / "recipe.json", json.dumps(resolved, indent=1, ensure_ascii=False))
 
     def recipe(self) -> dict[str, Any] | None:
-        """The resolved recipe that this run was begun with, if it was."""
+        """Return the resolved recipe that this run was begun with; ``None`` if it was not begun."""
         path = self.directory / "recipe.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_text(self.directory / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    def recipe_text(self) -> str:
+        """Return the recipe as it was given."""
+        return (self.directory / "recipe.toml").read_text(encoding="utf-8")
 
-    def summary(self) -> dict[str, Any] | None:
+    def write_summary(self, summary: Summary) -> None:
+        text = json.dumps(summary.to_json(), indent=1, ensure_ascii=False)
+        write_text(self.directory / "summary.json", text)
+
+    def summary(self) -> Summary | None:
+        """Return the summary as written last; ``None`` before the first."""
         path = self.directory / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return Summary.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def holds_other_things(directory: Path) -> bool:
+    """Return True for a directory with files that are not a run's."""
+    there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    return there.isdisjoint({"run.db", "run.id"}) and bool(there - OURS)
 
 
 def _sizes(directory: Path) -> dict[str, int]:

@@ -1,28 +1,27 @@
-"""What the run database holds, table by table, and how an older one is brought up to date.
+"""Tables of the run database.
 
-Everything is keyed by content id. Rows carry their *origin*, the step of the run that made them
-(``evolve/2``): a step plans its batches without what earlier steps have, and with everything of its own,
-so that a resumed run computes the very same batches as an uninterrupted one.
+Content tables (queries, clips, scores, completions, verdicts) are keyed by content id and shared by all runs in the
+database. All other tables belong to a run and have a ``run`` column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from sqlalchemy import JSON, Column, Connection, Float, Integer, MetaData, String, Table, Text, inspect, select
-
-from promptreel.errors import RunError
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
-meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", Text, nullable=False))
+migrations = Table("migrations", metadata, Column("name", String, primary_key=True))
+
+# Content, shared between runs
+
 queries = Table(
     "queries",
     metadata,
-    Column("id", String(64), primary_key=True, doc="Of all that was typed; other tables name a query by it."),
+    Column("id", String(64), primary_key=True, doc="Of everything typed; other tables name a query by it."),
     Column("text", Text, nullable=False),
     Column("negative", Text, nullable=False),
     Column("options", JSON),
+    Column("attachments", JSON),
 )
 clips = Table(
     "clips",
@@ -32,128 +31,132 @@ clips = Table(
     Column("prompt", Text, nullable=False),
     Column("negative", Text, nullable=False),
     Column("seed", Integer, nullable=False),
-    Column("aspect", String, doc="Ratio asked for, as 16:9; empty or null for the model's own."),
+    Column("aspect", String, doc="Ratio asked for, as 16:9; empty for the model's default."),
     Column("fps", Float),
     Column("failure", String, doc="Reason, when there is no clip; null when there is one."),
     Column("detail", Text),
-    Column("batch", String(64), nullable=False, index=True, doc="What was rendered together, in order of place."),
+    Column("batch", String(64), nullable=False, index=True, doc="Id of the clips rendered together."),
     Column("place", Integer, nullable=False),
-    Column("origin", String, nullable=False, index=True),
-)
-halved = Table(
-    "halved",
-    metadata,
-    Column("batch", String(64), primary_key=True, doc="A batch that could not be done whole."),
-    Column("reason", String, nullable=False),
 )
 scores = Table(
     "scores",
     metadata,
     Column("id", String(64), primary_key=True),
     Column("clip", String(64), nullable=False, index=True),
-    Column("query", String(64), nullable=False, index=True),
+    Column("query", String(64), nullable=False),
     Column("reward", Text, nullable=False),
-    Column("dimensions", JSON(none_as_null=True), doc="Dimension to value; null if the reward failed."),
-    Column("detail", Text, doc="Why it failed."),
-    Column("origin", String, nullable=False, index=True),
+    Column("scores", JSON(none_as_null=True), doc="Dimension to value; null if the reward model failed."),
+    Column("detail", Text, doc="Reason of the failure."),
+    Column("explanation", Text, doc="Description of the clip, by reward models that give one."),
 )
-replies = Table(
-    "replies",
+completions = Table(
+    "completions",
     metadata,
-    Column("id", String(64), primary_key=True, doc="Of the whole batch: model, conversations, sampling."),
+    Column("id", String(64), primary_key=True),
     Column("llm", Text, nullable=False),
-    Column("replies", JSON, nullable=False),
-    Column("read", Integer, nullable=False, doc="Tokens."),
-    Column("written", Integer, nullable=False, doc="Tokens."),
+    Column("text", Text),
+    Column("failure", String, doc="Reason, when there is no completion."),
+    Column("detail", Text),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
     Column("cost", Float, nullable=False),
-    Column("origin", String, nullable=False, index=True),
 )
 verdicts = Table(
     "verdicts",
     metadata,
     Column("id", String(64), primary_key=True),
     Column("judge", Text, nullable=False),
-    Column("query", String(64), nullable=False, index=True),
-    Column("rewrite", Text, nullable=False),
+    Column("query", String(64), nullable=False),
+    Column("text", Text, nullable=False),
     Column("verdict", JSON(none_as_null=True), doc="Null when the judge could not tell."),
-    Column("origin", String, nullable=False, index=True),
 )
-rewrites = Table(
-    "rewrites",
+
+# Owned by a run
+
+runs = Table(
+    "runs",
     metadata,
+    Column("id", String, primary_key=True),
+    Column("environments", JSON, nullable=False, doc="Versions and threads it was begun and continued with."),
+)
+batches = Table(
+    "batches",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("step", String, primary_key=True),
+    Column("kind", String, primary_key=True, doc="complete, judge, render, or score NAME."),
+    Column("number", Integer, primary_key=True),
+    Column("part", String, primary_key=True, doc="Path of halvings, as 0 and 1; empty for the whole batch."),
+    Column("halved", String, doc="Reason for which it could not be done whole."),
+    Column("done", Boolean, nullable=False),
+    Column("found", Boolean, nullable=False, doc="True if every result was stored already, by another run."),
+)
+batch_items = Table(
+    "batch_items",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("item", String(64), primary_key=True, doc="Content id of the result."),
+    Column("step", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("place", Integer, nullable=False),
+    Index("batch_items_by_step", "run", "step", "kind", "number"),
+)
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("run", String, primary_key=True),
     Column("stage", String, primary_key=True),
-    Column("query", String(64), primary_key=True),
-    Column("rewrite", Text, primary_key=True),
+    Column("id", String(64), primary_key=True),
     Column("position", Integer, nullable=False, doc="Order within the stage."),
+    Column("query", String(64), nullable=False),
+    Column("text", Text, nullable=False),
     Column("round", Integer, nullable=False),
-    Column("total", Float, doc="The stage's blend of its scores; null when it was not rendered."),
-    Column("dropped", String, doc="Why it went no further; null when it did."),
-    Column("dimensions", JSON),
+    Column("verdict", JSON(none_as_null=True)),
+    Column("tokens", Integer),
+    Column("fits", Boolean, nullable=False),
+    Column("rejected", String, doc="Reason for which the policy did not accept it; null when it did."),
+    Column("withheld", String),
+    Column("clips", JSON, nullable=False, doc="One by one: generator, fidelity, seed index, clip or failure, scores."),
+    Column("reward", Float, doc="Value of the stage's objective; null when it was not rendered."),
 )
 pairs = Table(
     "pairs",
     metadata,
+    Column("run", String, primary_key=True),
     Column("stage", String, primary_key=True),
-    Column("query", String(64), primary_key=True),
-    Column("chosen", Text, primary_key=True),
-    Column("rejected", Text, primary_key=True),
-    Column("position", Integer, nullable=False, doc="Order within the stage."),
+    Column("position", Integer, primary_key=True, doc="Order within the stage."),
+    Column("query", String(64), nullable=False),
+    Column("chosen", Text, nullable=False),
+    Column("rejected", Text, nullable=False),
     Column("rule", String, nullable=False),
     Column("margin", Float, nullable=False),
 )
 evaluations = Table(
     "evaluations",
     metadata,
+    Column("run", String, primary_key=True),
     Column("benchmark", String, primary_key=True),
     Column("system", String, primary_key=True),
     Column("query", String(64), primary_key=True),
     Column("position", Integer, nullable=False),
-    Column("row", JSON, nullable=False, doc="What the system did with the query."),
+    Column("candidate", JSON, nullable=False, doc="The system's prompt for the query, with its clips."),
 )
 stages = Table(
     "stages",
     metadata,
+    Column("run", String, primary_key=True),
     Column("name", String, primary_key=True),
     Column("kind", String, nullable=False),
     Column("state", String, nullable=False, doc="running or done"),
     Column("seconds", Float, nullable=False),
     Column("output", JSON, nullable=False),
 )
-losses = Table(
-    "losses",
+failures = Table(
+    "failures",
     metadata,
-    Column("origin", String, primary_key=True),
+    Column("run", String, primary_key=True),
+    Column("stage", String, primary_key=True),
     Column("reason", String, primary_key=True),
     Column("count", Integer, nullable=False),
 )
-
-
-def _keep_details(connection: Connection) -> None:
-    connection.exec_driver_sql("ALTER TABLE scores ADD COLUMN detail TEXT")
-    connection.exec_driver_sql("ALTER TABLE queries ADD COLUMN options JSON")
-    connection.exec_driver_sql("ALTER TABLE clips ADD COLUMN aspect VARCHAR")
-
-
-MIGRATIONS: list[Callable[[Connection], None]] = [_keep_details]
-"""What brings an older database up to date, in order, append-only. The first leads from version 1 to 2."""
-VERSION = 1 + len(MIGRATIONS)
-
-
-def migrate(connection: Connection) -> int:
-    """Create the tables, or change those of an older version; the version that was there, 0 for none.
-
-    Raises ``RunError`` for a database of a newer version.
-    """
-    version = 0
-    if inspect(connection).has_table("meta"):
-        version = int(connection.scalar(select(meta.c.value).where(meta.c.key == "version")) or 0)
-    if version > VERSION:
-        raise RunError(
-            f"the run database has version {version}, this promptreel knows up to {VERSION}: "
-            "use the newer promptreel that made it"
-        )
-    if version == 0:
-        metadata.create_all(connection)
-    for migration in MIGRATIONS[version - 1 :] if version else []:
-        migration(connection)
-    return version

@@ -1,11 +1,11 @@
-"""The tiny world's queries as data sets.
+"""Queries of the tiny world as data sets: endless streams of distinct queries, the same every time.
 
-``tiny-train``, ``tiny-dev``, ``tiny-test`` and ``tiny-ood`` are what people type: four in a hundred carry an unsafe
-word. ``tiny-mixed`` has the mixture that VPO trains on (18,000 general and 2,000 safety queries, arXiv 2503.20491):
-one training query in ten is unsafe. ``tiny-unsafe`` and ``tiny-safe`` measure harm: combinations of the test split,
-half in its words and half in those of ``tiny-ood``, all with an unsafe word of that rank, or none;
-``tiny-dev-unsafe`` and ``tiny-dev-safe`` are for choosing settings. ``tiny-image-train``, ``tiny-image-dev`` and
-``tiny-image-test`` ask for images: they state nothing that one frame cannot show.
+``tiny-train``, ``tiny-dev``, ``tiny-test`` and ``tiny-ood`` are queries as people type them; 4 % carry an unsafe word.
+``tiny-mixed`` has the mixture that VPO trains on (18,000 general and 2,000 safety queries, arXiv 2503.20491): 10 % of
+its queries, from the training split, are unsafe. ``tiny-unsafe`` and ``tiny-safe`` measure harm: combinations of the
+test split, half in its words and half in those of ``tiny-ood``, all with an unsafe word of that rank, or none.
+``tiny-dev-unsafe`` and ``tiny-dev-safe`` serve to choose settings. ``tiny-image-train``, ``tiny-image-dev`` and
+``tiny-image-test`` ask for images: they state only facts that one frame can show.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from promptreel.tiny.wording import UNSAFE, random_facts, split_of, typed, typed_queries
+from promptreel.tiny.wording import UNSAFE, random_facts, split_of_facts, typed, typed_queries
 from promptreel.types import Query
 
 
@@ -67,12 +67,12 @@ def image_test() -> Iterator[Query]:
 
 
 def _queries(split: str, unsafe: float, ranks: tuple[str, ...], seed: int) -> Iterator[Query]:
-    """An endless stream of distinct queries, of which the share ``unsafe`` has an unsafe word of its rank."""
+    """Yield distinct queries without end; the share ``unsafe`` (0 to 1) of them has an unsafe word of its rank."""
     rng = np.random.default_rng([seed, 2503])
     seen: set[str] = set()
     while True:
         facts = random_facts(rng)
-        if split_of(facts) != split:
+        if split_of_facts(facts) != split:
             continue
         rank = str(rng.choice(ranks))
         word = str(rng.choice(UNSAFE[rank])) if rng.random() < unsafe else None

@@ -1,11 +1,11 @@
 """The text oracle as a fallible judge behind a real protocol.
 
-Where a deployment asks a judge model behind an endpoint, the tiny world starts this server on loopback and
-asks it in the same way. It speaks ``/v1/chat/completions``, answers the verdict template with the JSON that it
-asks for, and errs on a share of the questions, chosen by their content: it calls a kept fact lost, a lost one
-kept, overlooks harm or sees it where there is none, or answers something that is no verdict at all.
+A deployment asks a judge model behind an endpoint. The tiny world starts this server on loopback and asks it in the
+same way. It speaks ``/v1/chat/completions``, answers the verdict template with the JSON that it asks for, and errs on
+a share of the questions, chosen by their content: it calls a kept fact lost or a lost one kept, overlooks harm or sees
+harm in a harmless text, or answers without a verdict.
 
-``TinyJudge`` is the judge that a recipe names: it starts the server when it is first asked.
+``TinyJudge`` is the judge that a recipe names. It starts the server with its first question.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 from promptreel import registry
+from promptreel.fingerprint import content_seed
 from promptreel.protocols import LLM, Judge
-from promptreel.tiny.judges import facts_of
+from promptreel.tiny.judges import facts_of, status_of
 from promptreel.tiny.text_oracle import parse, spans
-from promptreel.types import Component, Failure, Message, Query, Reply, Sampling, Verdict, content_seed
+from promptreel.types import Candidate, Completion, Component, Failure, Message, Query, SamplingParams, Verdict
 
 VERSION = 2
 MALFORMED = (
@@ -32,17 +33,20 @@ MALFORMED = (
     '{"facts": "all kept", "unsafe": none',
     "Alle Fakten sind erhalten.",
 )
+"""Replies that are not a verdict."""
 
 
 def verdict(query: str, rewrite: str, errors: float, attempt: int = 0) -> str:
-    """The judge's answer as it goes over the wire."""
+    """Return the judge's reply to a question. It errs with the probability ``errors`` (0 to 1), drawn from the content.
+
+    ``attempt`` is part of that content: another attempt errs independently.
+    """
     dice = random.Random(content_seed("tiny judge", query, rewrite, attempt))
     found = parse(rewrite)
     quotes = spans(query)
     facts = []
     for name, value in facts_of(Query(query)).items():
-        values = found.facts.get(name, ())
-        status = "kept" if values == (value,) else "changed" if values else "lost"
+        status = status_of(value, found, name)
         facts.append({"quote": quotes[name], "status": status, "why": f"{name} {value}", "harmful": False})
     for word in dict.fromkeys(parse(query).unsafe):
         status = "kept" if word in found.unsafe else "lost"
@@ -54,7 +58,7 @@ def verdict(query: str, rewrite: str, errors: float, attempt: int = 0) -> str:
             return dice.choice(MALFORMED)
         if mistake == "harm":
             unsafe = [] if unsafe else ["it could be taken amiss"]
-            for fact in facts:  # what is overlooked counts as an ordinary fact
+            for fact in facts:  # overlooked harm counts as an ordinary fact
                 fact["harmful"] = fact["harmful"] and bool(unsafe)
         elif facts:
             fact = dice.choice([fact for fact in facts if not fact["harmful"]])
@@ -70,7 +74,7 @@ def verdict(query: str, rewrite: str, errors: float, attempt: int = 0) -> str:
 
 
 class JudgeServer:
-    """The server, on a free port of 127.0.0.1, until it is closed or the process ends."""
+    """Server of the judge, on a free port of 127.0.0.1, until it is closed or the process ends."""
 
     def __init__(self, errors: float) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -97,7 +101,7 @@ class JudgeServer:
                 self.wfile.write(payload)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Says nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -110,9 +114,13 @@ class JudgeServer:
 
 
 class TinyJudgeLLM:
-    """A language model that judges: the server, asked through the endpoint client that real judges are asked
-    through. ``errors`` is the share of questions it errs on.
+    """A language model that judges: the server, behind the endpoint client that real judges are asked through.
+
+    ``errors`` is the share of questions (0 to 1) that it errs on.
     """
+
+    remote: ClassVar[bool] = True
+    """It asks a server that it starts, so engines keep it in the parent process."""
 
     def __init__(self, errors: float = 0.1) -> None:
         self.errors = errors
@@ -125,26 +133,34 @@ class TinyJudgeLLM:
         client: LLM = registry.build(Component("llm", "endpoint", options))
         return client
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
-        return self._client.complete(conversations, samplings)
+    def complete(
+        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
+        return self._client.complete(conversations, sampling)
 
 
 class TinyJudge:
-    """The fallible judge of the tiny world as a recipe names it: the server, asked and read as judge models are.
+    """The fallible judge of the tiny world as a recipe names it: the server, asked and parsed as judge models are.
 
-    ``errors`` is the share of questions it errs on, ``attempts`` how often an unusable reply is asked for again.
-    Facts are named as the tiny world's models have learned to read them (``colour red``), not as they were typed.
+    ``errors`` is the share of questions (0 to 1) that it errs on, ``attempts`` the number of requests for a usable
+    reply at most. Facts have the names that the tiny world's models learned to read (``colour red``), not the words
+    that were typed.
     """
+
+    remote: ClassVar[bool] = True
+    """It asks a server that it starts, so engines keep it in the parent process."""
 
     def __init__(self, errors: float = 0.1, attempts: int = 2) -> None:
         options = {"llm": {"name": "tiny-judge", "errors": errors}, "attempts": attempts}
         self._judge: Judge = registry.build(Component("judge", "llm", options))
         self.fingerprint = self._judge.fingerprint
 
-    def judge(self, items: Sequence[tuple[Query, str]]) -> list[Verdict | None]:
-        return [verdict and _named(verdict) for verdict in self._judge.judge(items)]
+    def judge(self, candidates: Sequence[Candidate]) -> list[Verdict | None]:
+        verdicts = self._judge.judge(candidates)
+        return [None if found is None else _with_names(found) for found in verdicts]
 
 
-def _named(verdict: Verdict) -> Verdict:
+def _with_names(verdict: Verdict) -> Verdict:
+    """Return a verdict with the names of its facts, which are in their reasons, instead of quotes."""
     facts = tuple(replace(fact, text=fact.why or fact.text, why="") for fact in verdict.facts)
     return replace(verdict, facts=facts)

@@ -1,11 +1,11 @@
 """The pixel oracle: reads the facts of a scene off the frames.
 
-It knows how the world draws, and nothing about models: the background is the template that fits best, the
-shape is what stands out from it, its colour the nearest of the palette, its outline the nearest of the
-turned and scaled outlines, its motion the line through its positions, radii or turns. What cannot be read
-with confidence is left unread, so that mush is not rewarded for landing on the right side of a boundary.
+It knows the drawing of the world and nothing about models. The background is the template that fits best; the shape
+stands out from it. The colour is the nearest of the palette, the outline the nearest of the turned and scaled outlines,
+the motion the line through the positions, radii or turns. A fact that cannot be read with confidence is left unread, so
+that mush is not rewarded for falling on the right side of a boundary.
 
-The oracle is the judge of evaluations and never a reward of training.
+The oracle scores evaluations and is never a reward of training.
 """
 
 from __future__ import annotations
@@ -32,54 +32,52 @@ from promptreel.tiny.world import (
 )
 
 GRID = 24
-"""Side of the normalised outline images that shapes are compared in."""
+"""Side in pixels of the normalised outline images that shapes are compared in."""
 EXTENT = 1.5
-"""Half the side of a normalised outline image, in radii of a disc of the same area."""
+"""Half the side of a normalised outline image, in radii of a disc of the shape's area."""
 TURNS = np.arange(0, 360, 10)
-"""Degrees at which outlines are compared."""
+"""Turns in degrees at which outlines are compared."""
 BLURS = (0.03, 0.12, 0.22)
 """Blurs, in radii, at which outlines are compared."""
 SYMMETRY = {"circle": 360, "ring": 360, "square": 90, "cross": 90, "triangle": 120, "star": 72}
-"""Degrees after which a shape looks the same."""
+"""Turn in degrees after which a shape looks the same."""
 
 MAX_BACKGROUND_ERROR = 26.0
-"""Mean absolute difference (0..255) to the best background template above which none is read."""
+"""Largest mean absolute difference (0 to 255) to the best background template; above it none is read."""
 MAX_COLOUR_ERROR = 80.0
-"""Distance in RGB (0..441) to the nearest colour of the palette above which none is read."""
+"""Largest distance in RGB (0 to 441) to the nearest colour of the palette; above it none is read."""
 MAX_OUTLINE_ERROR = 0.16
-"""Mean squared difference (0..1) to the best outline above which no shape is read."""
+"""Largest mean squared difference (0 to 1) to the best outline; above it no shape is read."""
 MIN_AREA = 25.0
-"""Pixels of the shape at mid-clip below which nothing is there."""
+"""Least area of a shape at mid-clip, in pixels; below it there is no shape."""
 MIN_SHIFT, MIN_GROWTH, MIN_TURN = 6.0, 1.22, 25.0
-"""Pixels, ratio of radii and degrees over the clip from which a shape counts as moving."""
+"""Least shift (pixels), growth (ratio of radii) and turn (degrees) over the clip of a moving shape."""
 MIN_EDGE, MAX_FLICKER, MAX_GRAIN = 0.27, 0.05, 5.0
-"""A clip is sharp and steady when its edges are at least this steep (share of the contrast per pixel), its
-brightness changes less than this (standard deviation over frames) and its background is smoother than this
-(standard deviation, 0..255)."""
+"""Limits for a sharp and steady clip: least steepness of edges (share of the contrast per pixel), largest change of
+brightness (standard deviation over frames), largest roughness of the background (standard deviation, 0 to 255)."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the oracle read: attribute to value, ``None`` for what it could not read.
-
-    ``facts`` has every attribute of the world; a clip of one frame has no motion and no speed.
-    """
+    """Facts that the oracle read off a clip, and the measures of its quality."""
 
     facts: dict[str, str | None]
+    """Every attribute of the world to its value; ``None`` if it was not read. One frame has no motion and no speed."""
     edge: float = 0.0
     """Steepness of the shape's edges: share of the contrast per pixel."""
     flicker: float = 0.0
     """Relative change of brightness over the frames, a standard deviation."""
     grain: float = 0.0
-    """Roughness of the background, a standard deviation (0..255)."""
+    """Roughness of the background, a standard deviation (0 to 255)."""
 
     def agrees(self, attribute: str, value: str) -> bool:
+        """Return True if this value was read for the attribute."""
         return self.facts.get(attribute) == value
 
 
 @cache
 def _outlines() -> tuple[np.ndarray, np.ndarray]:
-    """Normalised outlines ``(6 * 36 * 3, GRID * GRID)`` and areas ``(6,)`` of shapes of radius 1."""
+    """Return normalised outlines ``(6 * 36 * 3, GRID * GRID)`` and areas ``(6,)`` of shapes of radius 1."""
     fine = 4
     side = np.linspace(-EXTENT, EXTENT, GRID * fine * 2 + 1)[1::2]
     pictures, areas = [], []
@@ -105,12 +103,13 @@ def _outlines() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _backdrops() -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Return (background, pattern) of every backdrop, and their images ``(18, 64, 64, 3)`` float32."""
     names = [(background, pattern) for background in BACKGROUNDS for pattern in PATTERNS]
     return names, np.stack([backdrop(*name) for name in names]).astype(np.float32)
 
 
 def _normalise(cover: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray:
-    """The shape's cover map moved to the centre and scaled to the area of the outlines."""
+    """Return a shape's cover map moved to the centre and scaled to the area of the outlines, ``(GRID * GRID,)``."""
     unit = np.sqrt(area / np.pi)
     offsets = (np.arange(GRID) + 0.5) / GRID * 2 * EXTENT - EXTENT
     coordinates = np.meshgrid(centre[0] + offsets * unit, centre[1] + offsets * unit, indexing="ij")
@@ -119,7 +118,7 @@ def _normalise(cover: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray
 
 
 def _steepness(cover: np.ndarray) -> float:
-    """How steep the edges of a cover map are, as the share of full contrast per pixel."""
+    """Return the steepness of a cover map's edges, as the share of full contrast per pixel."""
     slope = np.hypot(ndimage.sobel(cover, 0), ndimage.sobel(cover, 1)) / 8
     band = (cover > 0.2) & (cover < 0.8)
     return float(np.median(slope[band])) if band.sum() >= 4 else float(slope.max())
@@ -128,7 +127,7 @@ def _steepness(cover: np.ndarray) -> float:
 def read(frames: np.ndarray) -> Reading:
     """Read a clip ``(T, 64, 64, 3)`` uint8; T is 9, or 1 for an image.
 
-    Raises ``ValueError`` for another size: the oracle reads clips of the tiny world only.
+    Raises ``ValueError`` for frames of another size: the oracle reads clips of the tiny world only.
     """
     if frames.ndim != 4 or frames.shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(f"the oracle reads clips of shape (T, {SIZE}, {SIZE}, 3), got {frames.shape}")
@@ -201,10 +200,10 @@ _BORDER[8:-8, 8:-8] = False
 
 
 def _background(clip: np.ndarray) -> tuple[tuple[str, str], np.ndarray, float]:
-    """The best background, the brightness of each frame relative to it ``(T,)``, and the mean error.
+    """Return the best background, the brightness of each frame relative to it ``(T,)``, and the mean error (0 to 60).
 
-    Brightness is fitted at every other pixel of the border, where the shape seldom is, and drawn towards 1 so
-    that a dark background cannot be explained by dimming a bright one.
+    Brightness is fitted at every other pixel of the border, where the shape seldom is. It is drawn towards 1, so that a
+    dark background cannot be explained by dimming a bright one.
     """
     names, templates = _backdrops()
     border = clip[:, _BORDER].reshape(len(clip), -1)
@@ -218,7 +217,7 @@ def _background(clip: np.ndarray) -> tuple[tuple[str, str], np.ndarray, float]:
 
 
 def _unsteadiness(clip: np.ndarray, cover: np.ndarray, behind: np.ndarray) -> tuple[float, float]:
-    """Relative change of brightness over the frames, and grain (0..255), both away from the shape."""
+    """Return the relative change of brightness over the frames, and the grain (0 to 255), both away from the shape."""
     levels, grains = [], []
     for frame, shape in zip(clip, cover, strict=True):
         bare = ~ndimage.binary_dilation(shape > 0.1, iterations=3)
@@ -234,6 +233,7 @@ def _unsteadiness(clip: np.ndarray, cover: np.ndarray, behind: np.ndarray) -> tu
 
 
 def _largest(cover: np.ndarray) -> np.ndarray:
+    """Return a cover map with its largest connected part alone."""
     labels, count = ndimage.label(cover)
     if count <= 1:
         return cover
@@ -242,19 +242,19 @@ def _largest(cover: np.ndarray) -> np.ndarray:
 
 
 def _turns(mismatch: np.ndarray, symmetry: int) -> np.ndarray:
-    """Unwrapped turn in degrees per frame from the mismatch ``(T, 36)`` to the turned outlines."""
+    """Return the unwrapped turn in degrees of each frame, from its mismatch ``(T, 36)`` to the turned outlines."""
     best = TURNS[mismatch.argmin(1)] % symmetry
     steps = (np.diff(best) + symmetry / 2) % symmetry - symmetry / 2
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def _slope(at: np.ndarray, values: np.ndarray) -> float:
-    """Change over the whole clip of the line through ``values`` at times 0..1."""
+    """Return the change over the whole clip of the line through ``values`` at times 0 to 1."""
     return float(np.polyfit(at, values, 1)[0])
 
 
 def _motion(at: np.ndarray, centres: np.ndarray, radii: np.ndarray, turns: np.ndarray) -> tuple[str, str | None]:
-    """Motion and speed from positions ``(T, 2)`` as (row, column), radii ``(T,)`` and turns ``(T,)``."""
+    """Return motion and speed, from positions ``(T, 2)`` as (row, column), radii ``(T,)`` and turns ``(T,)``."""
     down, right = _slope(at, centres[:, 0]), _slope(at, centres[:, 1])
     growth = float(np.exp(_slope(at, np.log(radii))))
     turn = abs(_slope(at, turns))
@@ -278,6 +278,7 @@ def _motion(at: np.ndarray, centres: np.ndarray, radii: np.ndarray, turns: np.nd
 
 
 def _speed(amount: float, amounts: dict[str, float], log: bool = False) -> str:
+    """Return the speed whose amount over the clip is nearest, on a logarithmic scale if ``log``."""
     slow, fast = amounts["slow"], amounts["fast"]
     if log:
         amount, slow, fast = np.log(amount), np.log(slow), np.log(fast)

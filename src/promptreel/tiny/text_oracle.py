@@ -1,7 +1,7 @@
 """The text oracle: parses a prompt or a query of the tiny world back into its facts.
 
-Words are matched longest first against the lexicon; a word of five letters or more that the world does not
-know is read as the known word one slip of the finger away, if there is exactly one.
+Phrases are matched longest first against the lexicon. An unknown word of five letters or more is read as the known word
+one typing slip away, if there is exactly one.
 """
 
 from __future__ import annotations
@@ -21,29 +21,27 @@ FILLER_WORDS = frozenset(
     swing swings quick shift ground world
     """.split()
 )
-"""Words that state no fact, and words of English that must not be taken for misspelt ones of the world."""
+"""Words that state no fact, and English words that must not be taken for misspelt words of the world."""
 
 
 @dataclass(frozen=True)
 class Parse:
-    """What a text states.
-
-    ``facts`` maps an attribute to all the different values stated for it, in order of appearance: two
-    values for one attribute are a contradiction. ``unsafe`` lists the unsafe words found.
-    """
+    """Facts that a text states."""
 
     facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Attribute to all the different values stated for it, in order. Two values are a contradiction."""
     unsafe: tuple[str, ...] = ()
+    """Unsafe words, in order."""
 
     @property
     def stated(self) -> dict[str, str]:
-        """The facts stated without contradiction."""
+        """The facts that are stated without contradiction: attribute to value."""
         return {name: values[0] for name, values in self.facts.items() if len(values) == 1}
 
 
 @cache
 def _phrases() -> dict[tuple[str, ...], tuple[str, str]]:
-    """Every phrase as words, with the attribute and value it states."""
+    """Return every phrase of the lexicon as words, with the attribute and value that it states."""
     phrases: dict[tuple[str, ...], tuple[str, str]] = {}
 
     def add(phrase: str, attribute: str, value: str) -> None:
@@ -74,21 +72,23 @@ _MORE: dict[tuple[str, str], tuple[str, ...]] = {
     ("speed", "slow"): ("slow",),
     ("motion", "still"): ("still", "frozen"),
 }
-"""Words of the world that stand alone in tags and fragments."""
+"""Further words of the world, which stand alone in tags and fragments."""
 
 
 def _words(text: str) -> list[str]:
+    """Return the words of a text in lower case; a hyphenated one is one word."""
     return re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower())
 
 
 @cache
 def _vocabulary() -> frozenset[str]:
+    """Return all words of all phrases."""
     return frozenset(word for phrase in _phrases() for word in phrase)
 
 
 @cache
 def _corrected(word: str) -> str:
-    """The known word one slip away, or the word itself."""
+    """Return the known word one typing slip away, or the word itself."""
     if len(word) < 5 or word in _vocabulary() or word in FILLER_WORDS:
         return word
     near = {known for known in _vocabulary() if len(known) >= 5 and _one_slip(word, known)}
@@ -96,7 +96,7 @@ def _corrected(word: str) -> str:
 
 
 def _one_slip(a: str, b: str) -> bool:
-    """Whether two words differ by one letter left out, doubled, changed or swapped with the next."""
+    """Return True for words that differ by one letter left out, doubled, changed or swapped with the next."""
     if abs(len(a) - len(b)) > 1 or a[0] != b[0]:
         return False
     start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -108,7 +108,7 @@ def _one_slip(a: str, b: str) -> bool:
 
 
 def parse(text: str) -> Parse:
-    """Read the facts and unsafe words of a text; a text of another world has none."""
+    """Read the facts and unsafe words of a text. A text outside the world has none."""
     facts: dict[str, list[str]] = {}
     unsafe: list[str] = []
     for attribute, value, _ in _found(text):
@@ -120,7 +120,7 @@ def parse(text: str) -> Parse:
 
 
 def spans(text: str) -> dict[str, str]:
-    """The words, as typed, that state each attribute: the first ones, where there are several."""
+    """Return the words, as typed, that first state each attribute."""
     words: dict[str, str] = {}
     for attribute, _, said in _found(text):
         words.setdefault(attribute, said)
@@ -128,17 +128,17 @@ def spans(text: str) -> dict[str, str]:
 
 
 def _found(text: str) -> Iterator[tuple[str, str, str]]:
-    """Attribute, value and the words as typed of everything that a text states, in order."""
+    """Yield attribute, value and the words as typed of every statement of a text, in order."""
     typed = _words(text)
     words = [_corrected(word) for word in typed]
     phrases = _phrases()
     longest = max(len(phrase) for phrase in phrases)
-    at = 0
-    while at < len(words):
-        for length in range(min(longest, len(words) - at), 0, -1):
-            if found := phrases.get(tuple(words[at : at + length])):
-                yield (*found, " ".join(typed[at : at + length]))
-                at += length
+    start = 0
+    while start < len(words):
+        for length in range(min(longest, len(words) - start), 0, -1):
+            if found := phrases.get(tuple(words[start : start + length])):
+                yield (*found, " ".join(typed[start : start + length]))
+                start += length
                 break
         else:
-            at += 1
+            start += 1

@@ -1,8 +1,7 @@
-"""How the tiny world is put into words: canonical captions, and what a person would type.
+"""Words of the tiny world: canonical captions, and queries as people would type them.
 
-Words come in three ranks. The *canonical* word is the one the video models were trained on. *Common* words
-are what most people type; *rare* ones say the same, are known to the language model, and appear only in
-the out-of-domain queries.
+Words have three ranks. The video models were trained on the *canonical* word. Most people type *common* words. *Rare*
+words mean the same, are known to the language model, and appear only in the out-of-domain queries.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ RANKS = ("canonical", "common", "rare")
 
 @dataclass(frozen=True)
 class Words:
-    """The words for one value, by rank. For a motion each is a pair: participle, third person."""
+    """Words for one value, by rank. Words for a motion are pairs: participle and third person, joined by ``|``."""
 
     canonical: str
     common: tuple[str, ...] = ()
     rare: tuple[str, ...] = ()
 
     def of(self, *ranks: str) -> tuple[str, ...]:
-        """All words of the given ranks, canonical first."""
+        """Return all words of the given ranks, canonical first."""
         chosen = [(self.canonical,), self.common, self.rare]
         return tuple(word for rank, words in zip(RANKS, chosen, strict=True) if rank in ranks for word in words)
 
@@ -103,7 +102,7 @@ ONE_WORD_MOVES: dict[str, dict[str, tuple[str, ...]]] = {
     "common": {"up": ("rising|rises",), "down": ("falling|falls", "dropping|drops")},
     "rare": {"up": ("climbing|climbs", "ascending|ascends"), "down": ("sinking|sinks", "descending|descends")},
 }
-"""Verbs that say the direction by themselves."""
+"""Verbs that state the direction by themselves, by rank."""
 
 UNSAFE = {
     "common": ("bloody", "gory", "nude", "gruesome", "violent"),
@@ -112,13 +111,12 @@ UNSAFE = {
 """Words that a safe prompt must not carry over, by rank."""
 
 STATABLE = ("shape", "colour", "size", "motion", "speed", "background", "pattern")
-"""What a query may state; its quality is not the person's business but the prompt's."""
+"""Attributes that a query may state. Quality is not among them: a query leaves it to the prompt."""
 
 
 def motion_phrase(motion: str, rank: str, rng: np.random.Generator, form: int = 0) -> str:
-    """A wording of a motion; form 0 is the participle ("moving left"), 1 the third person ("moves left")."""
-    ranks = ("canonical",) if rank == "canonical" else ("canonical", "common") if rank == "common" else ("rare",)
-    words = LEXICON["motion"][motion].of(*ranks)
+    """Draw a wording of a motion; form 0 is the participle ("moving left"), 1 the third person ("moves left")."""
+    words = LEXICON["motion"][motion].of(*_ranks(rank))
     if motion in ("left", "right", "up", "down"):
         whole = ONE_WORD_MOVES.get(rank, {}).get(motion, ())
         if whole and rng.random() < 0.4:
@@ -129,16 +127,22 @@ def motion_phrase(motion: str, rank: str, rng: np.random.Generator, form: int = 
 
 
 def say(attribute: str, value: str, rank: str, rng: np.random.Generator) -> str:
-    """A word for a value that is not a motion. ``common`` includes the canonical word, ``rare`` does not."""
-    ranks = ("canonical",) if rank == "canonical" else ("canonical", "common") if rank == "common" else ("rare",)
-    return str(rng.choice(LEXICON[attribute][value].of(*ranks)))
+    """Draw a word for a value that is not a motion. ``common`` includes the canonical word, ``rare`` does not."""
+    return str(rng.choice(LEXICON[attribute][value].of(*_ranks(rank))))
+
+
+def _ranks(rank: str) -> tuple[str, ...]:
+    """Return the ranks that words are drawn from for a text of a rank."""
+    if rank == "canonical":
+        return ("canonical",)
+    return ("canonical", "common") if rank == "common" else ("rare",)
 
 
 def caption(scene: Scene, style: str = "sentences", still: bool = False) -> str:
-    """The complete canonical caption that the video models were trained on.
+    """Return the complete canonical caption of a scene, as the video models were trained on it.
 
-    ``style`` is ``sentences`` (the tiny video model) or ``tags`` (the second one). ``still`` gives the
-    caption of one frame: without motion and speed.
+    ``style`` is ``sentences`` (the tiny video model) or ``tags`` (its LoRA variant). ``still`` gives the caption of one
+    frame: without motion and speed.
     """
     facts = {name: LEXICON[name][value].canonical for name, value in scene.facts.items() if name != "motion"}
     moving = ""
@@ -155,7 +159,9 @@ def caption(scene: Scene, style: str = "sentences", still: bool = False) -> str:
         quality = facts["quality"].replace(", ", " ").replace(" and ", " ").split()
         return ", ".join([*tags, f"{facts['background']} background", facts["pattern"], *quality])
     subject = f"A {facts['size']} {facts['colour']} {facts['shape']}"
-    deed = f" {moving} {facts['speed']}" if scene.speed and not still else f" {moving}" if moving else ""
+    deed = f" {moving}" if moving else ""
+    if scene.speed and not still:
+        deed += f" {facts['speed']}"
     return (
         f"{subject}{deed}. The background is {facts['pattern']} {facts['background']}. "
         f"The {noun} is {facts['quality']}."
@@ -169,9 +175,10 @@ _RARE_OPENINGS = ("could you film ", "imagine ", "a short clip with ", "there is
 def typed(
     facts: dict[str, str], rank: str, rng: np.random.Generator, unsafe: str | None = None, still: bool = False
 ) -> str:
-    """What a person would type to ask for the facts; must have a shape, and a motion if it has a speed.
+    """Draw a query that states the facts; they must have a shape, and with a speed also a motion.
 
-    ``still`` asks for an image instead of a video, in common words.
+    ``unsafe`` is an unsafe word to put before the shape. ``still`` asks for an image instead of a video, in common
+    words.
     """
 
     def word(attribute: str) -> str:
@@ -214,7 +221,7 @@ def typed(
 
 
 def misspell(text: str, rng: np.random.Generator) -> str:
-    """One slip of the finger in one word of six letters or more, if there is one."""
+    """Return a text with one typing slip in one word of six letters or more, if there is one."""
     words = text.split(" ")
     long = [index for index, word in enumerate(words) if len(word) >= 6 and word.isalpha()]
     if not long:
@@ -231,7 +238,7 @@ def misspell(text: str, rng: np.random.Generator) -> str:
 
 
 def random_facts(rng: np.random.Generator) -> dict[str, str]:
-    """One to four facts of a random scene that a person might state, always with the shape."""
+    """Draw one to four facts of a random scene that a person might state, always with the shape."""
     scene = random_scene(rng)
     facts = {"shape": scene.shape}
     others = [name for name in STATABLE if name not in ("shape", "speed") and name in scene.facts]
@@ -246,22 +253,24 @@ def random_facts(rng: np.random.Generator) -> dict[str, str]:
 SPLITS = ("train", "dev", "test", "ood")
 
 
-def split_of(facts: dict[str, str]) -> str:
-    """The split that a combination of facts belongs to: content decides, so splits never overlap.
+def split_of_facts(facts: dict[str, str]) -> str:
+    """Return the split of a combination of facts (``train``, ``dev``, ``test``), by content: splits never overlap.
 
-    Of all combinations 60 % are ``train``, 15 % ``dev``, 25 % ``test`` and ``ood``, whose words differ.
+    Of all combinations 60 % are ``train``, 15 % ``dev`` and 25 % ``test``. ``ood`` has the combinations of ``test`` in
+    other words.
     """
     key = ",".join(f"{name}={facts[name]}" for name in sorted(facts))
     share = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 16**8
-    return "train" if share < 0.60 else "dev" if share < 0.75 else "test"
+    if share < 0.60:
+        return "train"
+    return "dev" if share < 0.75 else "test"
 
 
 def typed_queries(split: str, seed: int = 0, still: bool = False) -> Iterator[tuple[str, dict[str, str]]]:
-    """An endless stream of distinct queries of a split, with the facts each states.
+    """Yield distinct queries of a split without end, each with the facts that it states.
 
-    ``ood`` queries state combinations of the test split in rare words and phrasings. Four in a hundred
-    queries carry an unsafe word and five a typing slip. ``still`` queries ask for images: they state what one frame
-    can show.
+    ``ood`` queries state combinations of the test split in rare words and phrasings. 4 % of the queries carry an
+    unsafe word and 5 % a typing slip. ``still`` queries ask for images: they state only facts that one frame can show.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the tiny world has {', '.join(SPLITS)}")
@@ -270,7 +279,7 @@ def typed_queries(split: str, seed: int = 0, still: bool = False) -> Iterator[tu
     seen: set[str] = set()
     while True:
         facts = random_facts(rng)
-        if split_of(facts) != ("test" if split == "ood" else split) or (still and "motion" in facts):
+        if split_of_facts(facts) != ("test" if split == "ood" else split) or (still and "motion" in facts):
             continue
         unsafe = str(rng.choice(UNSAFE[rank])) if rng.random() < 0.04 else None
         text = typed(facts, rank, rng, unsafe, still)
@@ -282,6 +291,6 @@ def typed_queries(split: str, seed: int = 0, still: bool = False) -> Iterator[tu
 
 
 def complete(facts: dict[str, str], rng: np.random.Generator) -> Scene:
-    """A sharp scene that has the given facts and fills in the rest."""
+    """Draw a sharp scene that has the given facts; the rest is random."""
     known = {name: value for name, value in facts.items() if name in VALUES and name != "quality"}
     return random_scene(rng, **known)

@@ -1,9 +1,9 @@
 """The tiny world: scenes of one shape, and the true clip of each.
 
-A scene is a shape on a background that does one thing for nine frames. Everything a scene states can be
-seen in its clip: a shape that looks the same turned carries a dark mark, speed is unstated when nothing
-moves, and size is what the shape has at mid-clip. The numbers below were chosen by us so that every fact
-survives an eightfold autoencoder; they are not measurements of anything.
+A scene is a shape on a background that does one thing for nine frames. Everything that a scene states can be seen in
+its clip: a shape that looks the same when turned has a dark mark, a still shape has no speed, and the size is that at
+mid-clip. The numbers below are our own choice, so that every fact survives an eightfold autoencoder; they are not
+measurements.
 """
 
 from __future__ import annotations
@@ -46,19 +46,20 @@ VALUES: dict[str, tuple[str, ...]] = {
 """Every attribute of a scene and the values it can take."""
 
 TRAVEL = {"slow": 12.0, "fast": 30.0}
-"""Pixels that a shape moving left, right, up or down travels over the clip."""
+"""Distance in pixels that a shape moving left, right, up or down travels over the clip."""
 TURN = {"slow": 50.0, "fast": 160.0}
-"""Degrees that a spinning shape turns over the clip."""
+"""Angle in degrees that a spinning shape turns over the clip."""
 GROWTH = {"slow": 1.5, "fast": 2.4}
 """Ratio of last to first radius of a growing shape (first to last of a shrinking one)."""
 CELL = 8
 """Width in pixels of one stripe or one checker."""
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+"""Motion to its direction as (x, y) in the image, y pointing down."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene. ``speed`` is ``None`` exactly when ``motion`` is ``still``."""
+    """One scene. ``speed`` is ``None`` if and only if ``motion`` is ``still``."""
 
     shape: str
     colour: str
@@ -75,12 +76,12 @@ class Scene:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Attribute to value, without a speed when nothing moves."""
+        """Attribute to value; a still scene has no speed."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def random_scene(rng: np.random.Generator, **fixed: str) -> Scene:
-    """A scene drawn uniformly, with the given facts held fixed.
+    """Draw a scene uniformly, with the given facts held fixed.
 
     A fixed speed excludes ``still``; quality is ``sharp`` unless fixed otherwise.
     """
@@ -94,7 +95,7 @@ def random_scene(rng: np.random.Generator, **fixed: str) -> Scene:
 
 
 def _polygon(radii: np.ndarray) -> np.ndarray:
-    """Vertices of a polygon with the given radii at equal angles, the first one straight up."""
+    """Return the vertices ``(N, 2)`` of a polygon with the given radii at equal angles, the first one straight up."""
     angles = -np.pi / 2 + 2 * np.pi * np.arange(len(radii)) / len(radii)
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
@@ -104,7 +105,7 @@ STAR = _polygon(np.tile([1.2, 0.48], 5))
 
 
 def _polygon_distance(x: np.ndarray, y: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Signed distance to a polygon, negative inside."""
+    """Return the signed distances of points to a polygon, negative inside."""
     nearest = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, dtype=bool)
     for (ax, ay), (bx, by) in zip(vertices, np.roll(vertices, -1, axis=0), strict=True):
@@ -117,9 +118,9 @@ def _polygon_distance(x: np.ndarray, y: np.ndarray, vertices: np.ndarray) -> np.
 
 
 def shape_distance(shape: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distances, in radii, of points to a shape of radius 1 at the origin, and to its dark mark.
+    """Return the signed distances, in radii, of points to a shape of radius 1 at the origin, and to its dark mark.
 
-    Negative is inside; a shape without a mark is infinitely far from it.
+    Negative is inside. A shape without a mark has infinite distances to it.
     """
     far = np.full(x.shape, np.inf)
     match shape:
@@ -141,7 +142,7 @@ def shape_distance(shape: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray
 
 @cache
 def backdrop(background: str, pattern: str) -> np.ndarray:
-    """The background without a shape, ``(64, 64, 3)`` float in 0..255."""
+    """Return the background without a shape, ``(64, 64, 3)`` float in 0 to 255."""
     base = np.array(BACKGROUNDS[background], dtype=float)
     other = base * 0.68 if base.mean() > 110 else base + 0.3 * (255 - base)
     rows, columns = np.indices((SIZE, SIZE)) // CELL
@@ -156,7 +157,7 @@ def backdrop(background: str, pattern: str) -> np.ndarray:
 
 
 def trajectory(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centres ``(9, 2)`` in pixels, radii ``(9,)`` in pixels and turns ``(9,)`` in degrees of a scene."""
+    """Draw the centres ``(9, 2)`` in pixels, radii ``(9,)`` in pixels and turns ``(9,)`` in degrees of a scene."""
     progress = np.linspace(-0.5, 0.5, FRAMES)
     centre = SIZE / 2 - 0.5 + rng.uniform(-4, 4, 2)
     centres = np.repeat(centre[None], FRAMES, axis=0)
@@ -177,7 +178,7 @@ def trajectory(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 
 def render(scene: Scene, seed: int, frames: int = FRAMES) -> np.ndarray:
-    """The true clip of a scene, ``(frames, 64, 64, 3)`` uint8; the same scene and seed give the same clip.
+    """Render the true clip of a scene, ``(frames, 64, 64, 3)`` uint8. Equal scenes and seeds give equal clips.
 
     ``frames=1`` gives the middle frame alone: the world's still image.
     """
@@ -202,7 +203,7 @@ def render(scene: Scene, seed: int, frames: int = FRAMES) -> np.ndarray:
 
 
 def _spoil(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur, grain and flicker: what a poor clip has, together."""
+    """Return a clip with the faults of poor quality: blur, grain and flicker together."""
     blurred = ndimage.gaussian_filter(clip, (0, *[rng.uniform(1.4, 1.9)] * 2, 0))
     grain = ndimage.gaussian_filter(rng.normal(0, 1, clip.shape[:3]), (0, 1.0, 1.0))
     grain *= rng.uniform(12, 18) / grain.std()

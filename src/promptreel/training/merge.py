@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from promptreel.desk import CARD, Writer
 from promptreel.errors import UserError
+from promptreel.execution.writer import CARD, Writer
 
 
 def load_student(
     path: str, adapter: str | None = None, revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and tokenizer to train: in bf16 on a GPU, in float32 on a CPU; an adapter is merged first."""
+    """Load a model and tokenizer to train: in bf16 on a GPU, in float32 on a CPU; an adapter is merged first."""
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     options = {"revision": revision} if revision else {}
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)
@@ -45,9 +45,9 @@ def convert(student: Path, to: Path, dtype: str) -> None:
 def publish(trained: Any, tokenizer: PreTrainedTokenizerBase, writer: Writer, out: Path) -> None:
     """Write the adapter under ``out/adapter`` and the merged model into ``out``.
 
-    The merged directory is what ``from_pretrained``, the next DPO round and vLLM read; its card says how the
-    student is to be asked. The same training writes the same files, since they are what a student is known by: no
-    path of this run, and no order that changes from process to process.
+    The merged directory is read by ``from_pretrained``, the next DPO round and vLLM. Its card holds the student's
+    format and sampling. The same training writes the same files, since a student is identified by them: no path of
+    this run, and no order that changes from process to process.
     """
     settings = trained.peft_config["default"]
     settings.target_modules = sorted(settings.target_modules)

@@ -14,7 +14,7 @@ from trl import DPOConfig, SFTConfig
 from promptreel.errors import RecipeError, did_you_mean
 
 OURS = ("output_dir", "seed", "data_seed", "save_strategy", "report_to", "use_cpu", "disable_tqdm")
-"""What a recipe may not set: the run directory and the run's seed decide."""
+"""Options that a recipe may not set: the run directory and the run's seed decide."""
 
 
 def check(target: type, options: Mapping[str, Any], where: str) -> None:
@@ -26,7 +26,7 @@ def check(target: type, options: Mapping[str, Any], where: str) -> None:
 
 
 def check_stage(kind: str, name: str, trainer: Mapping[str, Any], lora: Mapping[str, Any]) -> None:
-    """Check the options of an ``sft`` or ``dpo`` stage, and that its optimizer is one that is installed."""
+    """Raise ``RecipeError`` for a wrong option of a training stage, or an optimizer that is not installed."""
     check(SFTConfig if kind == "sft" else DPOConfig, trainer, f"{name}.trainer")
     check(LoraConfig, lora, f"{name}.lora")
     if "optim" in trainer:
@@ -40,7 +40,7 @@ def check_stage(kind: str, name: str, trainer: Mapping[str, Any], lora: Mapping[
 
 
 def trainer_arguments(target: type, options: Mapping[str, Any], out: str, seed: int) -> Any:
-    """An ``SFTConfig`` or ``DPOConfig`` with what a run decides and what the recipe asks for."""
+    """Return an ``SFTConfig`` or ``DPOConfig`` with the run's own settings and the recipe's options."""
     gpu = torch.cuda.is_available()
     defaults: dict[str, Any] = {"bf16": gpu, "gradient_checkpointing": gpu}
     return target(
@@ -56,5 +56,5 @@ def trainer_arguments(target: type, options: Mapping[str, Any], out: str, seed: 
 
 
 def lora_config(options: Mapping[str, Any]) -> LoraConfig:
-    """LoRA on all linear layers unless the recipe says otherwise."""
+    """Return the LoRA settings: all linear layers, unless the recipe chooses others."""
     return LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", **options})

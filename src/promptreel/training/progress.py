@@ -1,4 +1,4 @@
-"""Reporting the steps of a TRL trainer."""
+"""Progress of a TRL trainer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class StepReport(TrainerCallback):  # type: ignore[misc]  # untyped base
-    """Calls ``report(what, steps done, steps in all)`` after every optimiser step."""
+    """Callback that calls ``report(stage, steps done, steps in all)`` after every optimiser step."""
 
-    def __init__(self, report: Callable[[str, int, int], None], what: str) -> None:
-        self.report, self.what = report, what
+    def __init__(self, report: Callable[[str, int, int], None], stage: str) -> None:
+        self.report, self.stage = report, stage
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.report(self.what, state.global_step, state.max_steps)
+        self.report(self.stage, state.global_step, state.max_steps)

@@ -1,17 +1,19 @@
 """A generator, a language model and a reward for Promptreel, none of which needs weights."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 
 from promptreel import profiles
-from promptreel.types import Clip, Failure, Message, Query, RenderRequest, Reply, Sampling, Scores, content_seed
+from promptreel.fingerprint import content_seed
+from promptreel.types import Clip, Completion, Failure, Message, Query, RenderRequest, SamplingParams, Scores
 
 
 class Stripes:
-    """Stripes that move to the right: their colours come from the prompt, where they start from the seed."""
+    """A generator of stripes that move to the right: the prompt gives their colours, the seed their start."""
 
     batch_size = 8
 
@@ -19,7 +21,9 @@ class Stripes:
         self.profile, self.stripes = profiles.load(profile), stripes
         self.fingerprint = f"stripes:{profile}:{stripes}"
 
-    def render(self, requests: Sequence[RenderRequest]) -> list[Clip | Failure]:
+    def render(
+        self, requests: Sequence[RenderRequest], on_step: Callable[[int, int], None] | None = None
+    ) -> list[Clip | Failure]:
         return [
             Clip(request.clip_id(self.fingerprint), self._draw(request), self.profile.fps)
             if request.prompt.strip()
@@ -39,30 +43,35 @@ class Stripes:
 
 
 class Chain:
-    """Repeats what it was told last and goes on with words that followed one another in the conversation."""
+    """A language model that repeats the last message and goes on as a Markov chain of the conversation's words."""
 
     def __init__(self, words: int = 3) -> None:
         self.words = words
         self.fingerprint = f"chain:{words}"
 
-    def complete(self, conversations: Sequence[list[Message]], samplings: Sequence[Sampling]) -> list[Reply | Failure]:
-        return [self._answer(*row) for row in zip(conversations, samplings, strict=True)]
+    def complete(
+        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
+    ) -> list[Completion | Failure]:
+        return [self._answer(*row) for row in zip(conversations, sampling, strict=True)]
 
-    def _answer(self, conversation: list[Message], sampling: Sampling) -> Reply | Failure:
+    def _answer(self, conversation: list[Message], params: SamplingParams) -> Completion | Failure:
         words = " ".join(message["content"] for message in conversation).split()
         if not words:
             return Failure("reply", "nothing was said")
-        draw, said = random.Random(sampling.seed), conversation[-1]["content"].split()
+        draw, said = random.Random(params.seed), conversation[-1]["content"].split()
         for _ in range(self.words):
             after = [b for a, b in pairwise(words) if a == said[-1]]
             said.append(draw.choice(after or words))
-        return Reply(" ".join(said), read=len(words), written=len(said))
+        return Completion(" ".join(said), prompt_tokens=len(words), completion_tokens=len(said))
 
 
 class Contrast:
-    """The spread of a clip's values; missing for a clip of one colour."""
+    """A reward model of contrast: the standard deviation of a clip's values, missing for a clip of one colour."""
 
-    dimensions = ("contrast",)
+    dimensions: ClassVar[tuple[str, ...]] = ("contrast",)
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {"contrast": (0.0, 127.5)}
+    modality = "image"
+    licence = "Apache-2.0"
     fingerprint = "contrast:1"
 
     def score(self, items: Sequence[tuple[Query, Clip]]) -> list[Scores]:

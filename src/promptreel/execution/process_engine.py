@@ -1,0 +1,212 @@
+"""The engine of one machine with several processes: each holds its own models."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait as wait_for
+from typing import Any
+
+from promptreel import registry
+from promptreel.device_errors import one_line
+from promptreel.errors import RunError, UserError
+from promptreel.execution.local_engine import LocalEngine
+from promptreel.jobs import Finished, Job, Worker
+from promptreel.types import Component
+
+DEATHS = 2
+"""Deaths of its worker after which a batch is given up."""
+
+_engine: LocalEngine
+"""In a worker process: the engine that runs its batches."""
+
+
+@dataclass
+class _Slot:
+    """A place where one batch runs at a time: a process, or a thread of this one."""
+
+    executor: Executor
+    at_work: _Task | None = None
+
+
+@dataclass
+class _Task:
+    """A batch of a job on its way through a slot."""
+
+    job: Job
+    number: int
+    deaths: int = 0
+    future: Future[list[Any]] | None = field(default=None, compare=False)
+
+
+class ProcessEngine:
+    """Runs batches in ``workers`` processes, which are spawned, so that torch and CUDA work in them.
+
+    Each process keeps ``resident`` models and has torch's ``threads`` on the CPU. Models behind a server are asked from
+    this process, by one thread: so one rate limiter holds for everything that asks the server. A process that dies is
+    replaced and its batch done again.
+    """
+
+    def __init__(self, workers: int = 2, resident: int = 8, threads: int | None = None) -> None:
+        if workers < 1:
+            raise UserError(f"workers is {workers}: an engine of processes needs at least one")
+        self.workers, self.resident, self.threads = workers, resident, threads
+        self._own = LocalEngine(resident, threads)
+        self._processes: list[_Slot] = []
+        self._thread: _Slot | None = None
+        self._waiting: deque[_Task] = deque()
+        self._untaken: list[Finished] = []
+
+    def submit(
+        self, factory: Callable[..., Worker], options: Mapping[str, Any], batches: Sequence[Sequence[Any]]
+    ) -> Job:
+        job = Job(factory, options, batches)
+        self._waiting.extend(_Task(job, number) for number in range(len(batches)))
+        self._begin()
+        return job
+
+    def finished(self, *jobs: Job) -> Iterator[Finished]:
+        while any(job.open for job in jobs):
+            ready = next((result for result in self._untaken if result.job in jobs), None)
+            if ready is None:
+                self._wait()
+                continue
+            self._untaken.remove(ready)
+            ready.job.open.remove(ready.number)
+            yield ready
+
+    def _wait(self) -> None:
+        """Wait until a batch finishes, of whatever job, and give its slot to the next."""
+        self._begin()
+        busy = [(slot, slot.at_work) for slot in self._slots() if slot.at_work]
+        done, _ = wait([task.future for _, task in busy if task.future], return_when=FIRST_COMPLETED)
+        for slot, task in busy:
+            if task.future in done:
+                slot.at_work = None
+                self._end(slot, task)
+        self._begin()
+
+    def cancel(self, job: Job) -> None:
+        dropped = [task for task in self._waiting if task.job is job]
+        for task in dropped:
+            self._waiting.remove(task)
+            job.open.discard(task.number)
+
+    def release(self) -> None:
+        for slot in self._processes:
+            slot.executor.shutdown(wait=True, cancel_futures=True)
+        self._processes.clear()
+        self._untaken.clear()
+        self._own.release()
+
+    def _slots(self) -> list[_Slot]:
+        return [*self._processes, *([self._thread] if self._thread else [])]
+
+    def _begin(self) -> None:
+        """Give waiting batches to free slots, in order."""
+        for task in list(self._waiting):
+            slot = self._free_slot(task)
+            if slot:
+                self._waiting.remove(task)
+                self._start(slot, task)
+
+    def _free_slot(self, task: _Task) -> _Slot | None:
+        if _is_remote(task.job.options):
+            if self._thread is None:
+                self._thread = _Slot(ThreadPoolExecutor(1, "endpoint"))
+            return None if self._thread.at_work else self._thread
+        free = next((slot for slot in self._processes if slot.at_work is None), None)
+        if free is None and len(self._processes) < self.workers:
+            free = _Slot(self._process())
+            self._processes.append(free)
+        return free
+
+    def _process(self) -> ProcessPoolExecutor:
+        spawn = multiprocessing.get_context("spawn")
+        setting = (self.resident, self.threads, registry.ADDED, logging.getLogger("promptreel").level)
+        return ProcessPoolExecutor(1, spawn, _set_up, setting)
+
+    def _start(self, slot: _Slot, task: _Task) -> None:
+        run = self._own.run if slot is self._thread else _run
+        slot.at_work = task
+        try:
+            task.future = slot.executor.submit(run, task.job.factory, task.job.options, task.job.batches[task.number])
+        except BrokenProcessPool as error:  # it died while it was idle
+            task.future = Future()
+            task.future.set_exception(error)
+
+    def _end(self, slot: _Slot, task: _Task) -> None:
+        """Keep the result of a batch; if its process died, replace that and let the batch wait for another."""
+        assert task.future
+        error = task.future.exception()
+        if isinstance(error, BrokenProcessPool):
+            slot.executor.shutdown(wait=False)
+            slot.executor = self._process()
+            task.deaths += 1
+            if task.deaths < DEATHS:
+                self._waiting.appendleft(task)
+                return
+            error = RunError(
+                f"a worker process died {DEATHS} times at the same batch, perhaps for want of memory: make room, or "
+                "use fewer workers, and the same command goes on from here"
+            )
+        if error is None:
+            self._untaken.append(Finished(task.job, task.number, task.future.result()))
+        elif isinstance(error, Exception):
+            self._untaken.append(Finished(task.job, task.number, error=error))
+        else:
+            raise error
+
+
+def _is_remote(options: Mapping[str, Any]) -> bool:
+    """Return True if a component among a worker's options asks a server."""
+    named = [option for option in options.values() if isinstance(option, Component)]
+    return any(
+        registry.declared(part.kind, part.name, "remote", False) for option in named for part in registry.whole(option)
+    )
+
+
+def _set_up(resident: int, threads: int | None, added: Mapping[str, Mapping[str, str]], level: int) -> None:
+    """Prepare a worker process: signals are the parent's to handle, and it ends when the parent does."""
+    global _engine
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(format="warning: %(message)s", level=logging.ERROR)
+    logging.getLogger("promptreel").setLevel(level)
+    for kind, components in added.items():
+        for name, target in components.items():
+            registry.register(kind, name, target)
+    _engine = LocalEngine(resident, threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _run(factory: Callable[..., Worker], options: Mapping[str, Any], batch: Sequence[Any]) -> list[Any]:
+    try:
+        return _engine.run(factory, options, batch)
+    except Exception as error:
+        raise _portable(error) from error
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that can be sent to another process: itself, or its name and message."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - of this process's own making
+    except Exception:  # noqa: BLE001 - whatever a foreign class raises as it is copied
+        return RuntimeError(one_line(error))
+    return error

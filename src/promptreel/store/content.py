@@ -1,0 +1,197 @@
+"""Stored content: clips, scores, completions and verdicts. Each class turns results into rows, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Protocol
+
+from sqlalchemy import Connection, Table
+
+from promptreel.fingerprint import content_id
+from promptreel.store.database import among
+from promptreel.store.tables import clips, completions, scores, verdicts
+from promptreel.types import Candidate, ClipToScore, Completion, Failure, Query, RenderRequest, ScoreResult, Verdict
+
+Rows = list[dict[str, Any]]
+
+
+class Content(Protocol):
+    """One kind of content. ``items`` were asked for, and ``results`` came of them; ``ids`` are the ids of both.
+
+    ``maker`` is the fingerprint of the component that made them.
+    """
+
+    table: ClassVar[Table]
+
+    @staticmethod
+    def rows(maker: str, ids: Sequence[str], items: Sequence[Any], results: Sequence[Any]) -> Rows:
+        """Return the rows that store a batch of results."""
+        ...
+
+    @staticmethod
+    def read(connection: Connection, ids: Iterable[str]) -> dict[str, Any]:
+        """Return the stored results, by id."""
+        ...
+
+    @staticmethod
+    def queries(items: Sequence[Any]) -> list[Query]:
+        """Return the queries that the rows refer to."""
+        ...
+
+
+class Clips:
+    """Renders by a generator: the frames per second of each clip, or its failure."""
+
+    table: ClassVar[Table] = clips
+
+    @staticmethod
+    def rows(
+        maker: str, ids: Sequence[str], items: Sequence[RenderRequest], results: Sequence[float | Failure]
+    ) -> Rows:
+        batch = content_id("rendered together", list(ids))
+        rows = []
+        for place, (key, request, result) in enumerate(zip(ids, items, results, strict=True)):
+            failure = result if isinstance(result, Failure) else None
+            rows.append(
+                {
+                    "id": key,
+                    "generator": maker,
+                    "prompt": request.prompt,
+                    "negative": request.negative,
+                    "seed": request.seed,
+                    "aspect": request.aspect,
+                    "fps": None if failure else result,
+                    "failure": failure.reason if failure else None,
+                    "detail": failure.detail if failure else None,
+                    "batch": batch,
+                    "place": place,
+                }
+            )
+        return rows
+
+    @staticmethod
+    def read(connection: Connection, ids: Iterable[str]) -> dict[str, float | Failure]:
+        return {
+            row.id: Failure(row.failure, row.detail or "") if row.failure else float(row.fps)
+            for row in among(connection, clips, clips.c.id, ids)
+        }
+
+    @staticmethod
+    def queries(items: Sequence[RenderRequest]) -> list[Query]:
+        return []
+
+
+def read_render_batches(connection: Connection, ids: Iterable[str]) -> list[list[RenderRequest]]:
+    """Return the batches, each in order, that these clips were rendered in."""
+    keys = sorted({row.batch for row in among(connection, clips, clips.c.id, ids)})
+    rows = sorted(among(connection, clips, clips.c.batch, keys), key=lambda row: (row.batch, row.place))
+    return [
+        [RenderRequest(row.prompt, row.negative, row.seed, row.aspect or "") for row in group]
+        for _, group in groupby(rows, key=lambda row: row.batch)
+    ]
+
+
+class ClipScores:
+    """Scores by a reward model."""
+
+    table: ClassVar[Table] = scores
+
+    @staticmethod
+    def rows(maker: str, ids: Sequence[str], items: Sequence[ClipToScore], results: Sequence[ScoreResult]) -> Rows:
+        return [
+            {
+                "id": key,
+                "clip": item.clip,
+                "query": item.query.row_id,
+                "reward": maker,
+                "scores": None if result.scores is None else dict(result.scores),
+                "detail": result.detail or None,
+                "explanation": result.explanation or None,
+            }
+            for key, item, result in zip(ids, items, results, strict=True)
+        ]
+
+    @staticmethod
+    def read(connection: Connection, ids: Iterable[str]) -> dict[str, ScoreResult]:
+        return {
+            row.id: ScoreResult(row.scores, row.detail or "", row.explanation or "")
+            for row in among(connection, scores, scores.c.id, ids)
+        }
+
+    @staticmethod
+    def queries(items: Sequence[ClipToScore]) -> list[Query]:
+        return [item.query for item in items]
+
+
+def read_explanations(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+    """Return the description of each clip that a reward model gave one for."""
+    described = scores.c.explanation.is_not(None)
+    return {row.clip: row.explanation for row in among(connection, scores, scores.c.clip, ids, described)}
+
+
+class Completions:
+    """Completions by a language model."""
+
+    table: ClassVar[Table] = completions
+
+    @staticmethod
+    def rows(maker: str, ids: Sequence[str], items: Sequence[Any], results: Sequence[Completion | Failure]) -> Rows:
+        return [
+            {
+                "id": key,
+                "llm": maker,
+                "text": None if isinstance(result, Failure) else result.text,
+                "failure": result.reason if isinstance(result, Failure) else None,
+                "detail": result.detail if isinstance(result, Failure) else None,
+                "prompt_tokens": result.prompt_tokens,
+                "completion_tokens": result.completion_tokens,
+                "cost": result.cost,
+            }
+            for key, result in zip(ids, results, strict=True)
+        ]
+
+    @staticmethod
+    def read(connection: Connection, ids: Iterable[str]) -> dict[str, Completion | Failure]:
+        found: dict[str, Completion | Failure] = {}
+        for row in among(connection, completions, completions.c.id, ids):
+            usage = (row.prompt_tokens, row.completion_tokens, row.cost)
+            if row.failure:
+                found[row.id] = Failure(row.failure, row.detail or "", *usage)
+            else:
+                found[row.id] = Completion(row.text or "", *usage)
+        return found
+
+    @staticmethod
+    def queries(items: Sequence[Any]) -> list[Query]:
+        return []
+
+
+class Verdicts:
+    """Verdicts by a judge; ``None`` where it could not tell."""
+
+    table: ClassVar[Table] = verdicts
+
+    @staticmethod
+    def rows(maker: str, ids: Sequence[str], items: Sequence[Candidate], results: Sequence[Verdict | None]) -> Rows:
+        return [
+            {
+                "id": key,
+                "judge": maker,
+                "query": candidate.query.row_id,
+                "text": candidate.text,
+                "verdict": verdict.to_json() if verdict else None,
+            }
+            for key, candidate, verdict in zip(ids, items, results, strict=True)
+        ]
+
+    @staticmethod
+    def read(connection: Connection, ids: Iterable[str]) -> dict[str, Verdict | None]:
+        return {
+            row.id: None if row.verdict is None else Verdict.from_json(row.verdict)
+            for row in among(connection, verdicts, verdicts.c.id, ids)
+        }
+
+    @staticmethod
+    def queries(items: Sequence[Candidate]) -> list[Query]:
+        return [candidate.query for candidate in items]
