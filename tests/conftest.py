@@ -1,32 +1,46 @@
-"""Shared set-up: fakes by name, and no network but loopback."""
+"""Shared set-up: fakes by name, components of one test alone, and no network but loopback."""
 
+import copy
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import fakes
+import policy_fakes
 import pytest
 
 from promptreel import registry
+from promptreel.testing import forget_counts
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # what asks the hub is told at once that it is not there
+os.environ["HF_HUB_OFFLINE"] = "1"  # code that asks the hub is told at once that it is not there
+
+
+@pytest.fixture(autouse=True)
+def own_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the components that a test registers."""
+    monkeypatch.setattr(registry, "ADDED", copy.deepcopy(registry.ADDED))
 
 
 @pytest.fixture
 def fake_components(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registers the fakes under the name ``fake`` and forgets what they counted."""
+    """Register the fakes under the name ``fake``, and forget their counts."""
     for kind, name in fakes.NAMES.items():
         monkeypatch.setitem(registry.BUILT_IN[kind], "fake", f"fakes:{name}")
-    for counter in (fakes.FakeGenerator.rendered, fakes.FakeReward.scored, fakes.FakeJudge.judged):
-        counter.clear()
-    fakes.FakeGenerator.batches.clear()
-    fakes.FakeLLM.asked.clear()
+    forget_counts()
+
+
+@pytest.fixture
+def policy_components(fake_components: None) -> None:
+    """Register the components of ``policy_fakes``, and forget their counts."""
+    registry.register("llm", "mender", "policy_fakes:Mender")
+    registry.register("llm", "fabulist", "policy_fakes:Fabulist")
+    registry.register("judge", "dragon", "policy_fakes:DragonJudge")
+    policy_fakes.Mender.heard.clear()
 
 
 @pytest.fixture
 def place(tmp_path: Path, fake_components: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a run of the recipe of fakes goes, beside its queries."""
+    """Return the directory of a run of the recipe of fakes, beside its queries, which lie in the current one."""
     monkeypatch.chdir(tmp_path)
     Path("q.txt").write_text("\n".join(fakes.QUERIES))
     return tmp_path / "run"
@@ -34,13 +48,13 @@ def place(tmp_path: Path, fake_components: None, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test asked for is not remembered in the next, nor among what the person who tests asked for."""
+    """Give every test a user cache of its own."""
     monkeypatch.setenv("PROMPTREEL_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True)
-def loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing but this machine is contacted."""
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections to other machines."""
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
@@ -49,4 +63,3 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-    return

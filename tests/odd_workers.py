@@ -104,16 +104,18 @@ class RemoteLLM(HereLLM):
 
 
 class LoggedGenerator(FakeGenerator):
-    """A generator that writes down every clip that it is about to render, where a killed process leaves it."""
+    """A generator that writes down every clip that it is about to render, in the directory it works in.
 
-    def __init__(self, profile: str = "tiny", log: str = "renders.log", seconds: float = 0.0) -> None:
-        super().__init__(profile)
-        self.log, self.seconds = log, seconds
+    Then it waits for the seconds that a file ``pause`` there names.
+    """
+
+    log, pause = Path("renders.log"), Path("pause")
 
     def render(self, requests: Sequence[RenderRequest], on_step: object = None) -> list[Clip | Failure]:
-        with Path(self.log).open("a") as file:
+        with self.log.open("a") as file:
             file.write("".join(f"{request.clip_id(self.fingerprint)}\n" for request in requests))
-        time.sleep(self.seconds)
+        if self.pause.exists():
+            time.sleep(float(self.pause.read_text()))
         return super().render(requests)
 
 
@@ -121,8 +123,7 @@ class MortalGenerator(LoggedGenerator):
     """A generator whose process dies once, at its first batch."""
 
     def render(self, requests: Sequence[RenderRequest], on_step: object = None) -> list[Clip | Failure]:
-        first = not Path(self.log).exists()
-        if first:
-            Path(self.log).touch()
+        if not self.log.exists():
+            self.log.touch()
             os._exit(9)
         return super().render(requests)

@@ -33,7 +33,7 @@ class EchoLLM:
         self.fingerprint = f"echo-{model}"
 
     def complete(
-        self, conversations: Sequence[list[Message]], samplings: Sequence[SamplingParams]
+        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
     ) -> list[Completion | Failure]:
         queries = [conversation[-1]["content"] for conversation in conversations]
         self.calls.append(queries)
@@ -49,7 +49,7 @@ class EchoLLM:
                 7,
                 min(9, s.max_tokens),
             )
-            for query, s in zip(queries, samplings, strict=True)
+            for query, s in zip(queries, sampling, strict=True)
         ]
 
 

@@ -11,9 +11,9 @@ import openai
 import pytest
 from chat_server import ChatServer
 
-from promptreel.endpoints import raise_if_unanswered
 from promptreel.errors import RunError, UserError
 from promptreel.execution.writer import Writer
+from promptreel.faults import raise_if_unanswered
 from promptreel.judges.guards import GuardModel
 from promptreel.judges.llm import LLMJudge
 from promptreel.judges.moderation import Moderation

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from promptreel.config import load_recipe, parse_recipe, same
 
-from promptreel.config import EvolveStage
+import promptreel
+from promptreel.config import EvolveStage, load_recipe, parse_recipe, same
 from promptreel.errors import RecipeError
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+RECIPES = sorted((Path(promptreel.__file__).parent / "recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -33,9 +33,9 @@ def test_there_are_recipes() -> None:
         ("evolve.rounds=-1", "greater than or equal to 0"),
         ("sft.data=evlve", "did you mean 'evolve'"),
         ("sample-1.student=dpo-2", "stage 'sample-1' needs 'dpo-2'"),
-        ("evolve.blend=totl", "did you mean 'total'"),
+        ("evolve.objective=totl", "did you mean 'total'"),
         ("student.formt=brief", "did you mean 'format'"),
-        ("evaluate.benchmarks.tiny-test.sed=1", "did you mean 'seeds'"),
+        ("evaluate.benchmarks.tiny-test.clip_per_prompt=1", "did you mean 'clips_per_prompt'"),
         ("dpo-1.name=sft", "two stages or systems are called 'sft'"),
         ("systems.checked={student='dpo-11'}", "system 'checked' needs 'dpo-11'; did you mean 'dpo-1'"),
         ("systems.checked={attempts=2}", "systems.checked: give either llm, a language model, or student"),

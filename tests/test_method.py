@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from promptreel.execution.scoring import clears, total
 from scipy.stats import binomtest
 
 from promptreel.critique import Critique, Draft
@@ -12,7 +13,6 @@ from promptreel.errors import RecipeError, UnknownName
 from promptreel.evaluation import compare, stats
 from promptreel.evaluation.compare import Row
 from promptreel.evaluation.evaluate import findings
-from promptreel.execution.scoring import clears, total
 from promptreel.pairs import check_rule, dominance, gate, margin_floors, merge, rule
 from promptreel.search.evolution import Fixed, winners
 from promptreel.types import Candidate, Fact, Pair, Query, Verdict

@@ -1,4 +1,4 @@
-"""Generators, rewards and language models, as real small checkpoints loaded from disk like anybody's."""
+"""Generators, rewards and language models, as real small checkpoints loaded from disk."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from promptreel import registry
-from promptreel.device_errors import out_of_memory
 from promptreel.errors import RenderError
+from promptreel.faults import out_of_memory
 from promptreel.generators.diffusers import DiffusersGenerator
 from promptreel.llms.local import LocalLLM
 from promptreel.package_files import locate
@@ -19,7 +19,7 @@ from promptreel.tiny.judges import CanonicalLLM, OracleJudge, OracleReward
 from promptreel.tiny.text_oracle import parse
 from promptreel.tiny.wording import caption
 from promptreel.tiny.world import random_scene, render
-from promptreel.types import Clip, Component, Failure, Query, RenderRequest, SamplingParams
+from promptreel.types import Candidate, Clip, Component, Failure, Query, RenderRequest, SamplingParams
 
 WEIGHTS = Path(locate("package:promptreel.tiny/weights"))
 REQUESTS = [RenderRequest(text, "", seed) for text in ("a red circle", "a blue star") for seed in (1, 2)]
@@ -142,9 +142,9 @@ def test_the_oracle_scores_what_the_query_states() -> None:
 
 def test_the_text_judge_sees_what_is_lost_and_changed() -> None:
     query = Query("a crimson ball heading east")
-    (verdict,) = OracleJudge().judge([(query, "A gory large blue circle moves right.")])
+    (verdict,) = OracleJudge().judge([Candidate(query, "A gory large blue circle moves right.")])
     assert verdict.problems == ["changed: colour red", "unsafe: gory"]
-    (verdict,) = OracleJudge().judge([(query, "A large red circle.")])
+    (verdict,) = OracleJudge().judge([Candidate(query, "A large red circle.")])
     assert verdict.problems == ["lost: motion right"]
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from promptreel.config import parse_recipe
 
 from promptreel import profiles, registry
+from promptreel.config import parse_recipe
 from promptreel.errors import RecipeError
 from promptreel.pipeline import run
 from promptreel.preflight.check import check

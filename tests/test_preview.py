@@ -1,4 +1,4 @@
-"""Queries and their rewrites side by side: what is rendered, what is not, and what is said of it."""
+"""Queries and their rewrites side by side: clips, texts that are not rendered, and notes."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_raw_and_rewrite_are_rendered_from_one_noise_side_by_side(
 
     asked = []
     render = DiffusersGenerator.render
-    monkeypatch.setattr(DiffusersGenerator, "render", lambda self, r: asked.extend(r) or render(self, r))
+    monkeypatch.setattr(DiffusersGenerator, "render", lambda self, r, on_step=None: asked.extend(r) or render(self, r))
     texts = ["A red circle moves right.", "A red circle moves right quickly."]
     with ChatServer(lambda number, body: tagged(texts[number % 2])) as server:
         spec = f"endpoint:m@{server.url}"
@@ -30,45 +30,48 @@ def test_raw_and_rewrite_are_rendered_from_one_noise_side_by_side(
         assert {request.prompt for request in asked} == {"a red ball going right", *texts}
         assert len({request.seed for request in asked}) == 1
         (row,) = json.loads(out)
-        together, raw = (media.read(Path(row[name])) for name in ("side_by_side", "video"))
+        together, raw = (media.decode(Path(row[name]).read_bytes(), name) for name in ("side_by_side", "video"))
         assert together.shape[:2] == raw.shape[:2]
         assert together.shape[2] >= 3 * raw.shape[2]
         assert abs(together[:, :, : raw.shape[2] - 8].astype(int) - raw[:, :, :-8]).mean() < 3  # as typed is left
-        totals = {
-            w["text"]: w["total"]
+        rewards = {
+            w["text"]: w["reward"]
             for w in json.loads(call(monkeypatch, capsys, "rewrite", *command, "-n", "2")[1])[0]["rewrites"]
         }
         assert len(asked) == 3  # nothing is rendered twice
-        assert totals[row["rewrites"][0]["text"]] == max(totals.values())
+        assert rewards[row["rewrites"][0]["text"]] == max(rewards.values())
 
 
 def test_an_image_is_shown_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import cv2
 
     from promptreel import registry
+    from promptreel.execution.batches import silent
     from promptreel.queries import ask_for
     from promptreel.rewriting.preview import Preview
-    from promptreel.types import Clip
+    from promptreel.types import Candidate, Clip
 
     class Painter:
         fingerprint, batch_size = "painter", 1
 
-        def render(self, requests: list[Any]) -> list[Clip]:
+        def render(self, requests: list[Any], on_step: Any = None) -> list[Clip]:
             colour = [255, 0, 0] if requests[0].prompt == "red" else [0, 0, 255]
             frames = np.full((1, 4, 6, 3), colour, np.uint8)
             return [Clip(requests[0].clip_id(self.fingerprint), frames, 1.0)]
 
     monkeypatch.setattr(registry, "build", lambda component: Painter())
-    shown, together = Preview("sdxl", tmp_path, 0).show(ask_for("red"), ["red", "blue"])
-    assert shown["red"].video is not None
-    assert shown["red"].video.name == "raw.png"
+    query = ask_for("red")
+    candidates = [Candidate(query, "red"), Candidate(query, "blue")]
+    shown, together = Preview("sdxl", tmp_path, 0).show(query, candidates, silent)
+    assert shown["red"].file is not None
+    assert shown["red"].file.name == "raw.png"
     picture = cv2.imread(str(together))[..., ::-1]
     assert (picture[0, 0].tolist(), picture[0, -1].tolist()) == ([255, 0, 0], [0, 0, 255])
 
 
 @pytest.fixture
 def rendered(fake_components: None, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the fake generator has rendered by now, by prompt; it renders for every profile."""
+    """Renders of the fake generator so far, by prompt; it renders for every profile."""
     import fakes
 
     monkeypatch.setitem(registry.BUILT_IN["generator"], "diffusers", "fakes:FakeGenerator")

@@ -4,15 +4,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from promptreel.config import load_recipe
 
-from promptreel.cli.run import DEMO, QUICK
-from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage
+import promptreel
+from promptreel.config import DPOStage, EvaluateStage, EvolveStage, Recipe, SampleStage, load_recipe
 from promptreel.errors import UserError
 from promptreel.preflight.check import check
-from promptreel.preflight.cost import plan
+from promptreel.preflight.cost import costs
 
-NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml"))
+NAMES = sorted(path.stem for path in (Path(promptreel.__file__).parent / "recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -24,11 +23,14 @@ def test_every_name_and_option_of_a_shipped_recipe_is_known(name: str) -> None:
     ("override", "message"),
     [
         ("evaluate.metrics=['overal']", "unknown metric in evaluate: 'overal'; did you mean 'overall'"),
-        ("evaluate.judge={name='pixels'}", "evaluate.judge is a reward of the recipe"),
-        ("student.llm={name='endpoint', model='x'}", "stage 'sft' trains the student, and nobody can train llm 'endp"),
+        ("evaluate.reward={name='pixels'}", "evaluate.reward is a reward of the recipe"),
+        (
+            "student.llm={name='endpoint', model='x'}",
+            "stage 'sft' trains the student, and llm 'endpoint' cannot be trained here",
+        ),
         ("teacher.llm.url='http://me:hunter2@host/v1'", "password in teacher.llm.url would be stored and shown"),
         ("teacher.llm.options={extra_headers={Authorization='x'}}", "extra_headers.Authorization would be stored"),
-        ("evaluate.text_judge={name='llm', llm={name='endpoint', model='x', url='judge:8000'}}", "no URL of a server"),
+        ("evaluate.judge={name='llm', llm={name='endpoint', model='x', url='judge:8000'}}", "no URL of a server"),
         ("teacher.llm.quantization={load_in_4bit=true}", "the quantization of the teacher needs bitsandbytes"),
         (
             "judge={name='guarded', facts={name='llm', llm={name='local', model='x', quantization={a=1}}}, "
@@ -46,9 +48,10 @@ def test_a_mistake_in_the_last_stage_costs_nothing(
 
 
 def renders(recipe: Recipe) -> int:
-    """Clips for training, at most."""
-    evolved = sum((s.queries.take or 0) * (1 + s.rounds * s.children) * s.seeds for s in recipe.stages(EvolveStage))
-    return evolved + sum((s.queries.take or 0) * s.candidates * s.seeds for s in recipe.stages(SampleStage))
+    """Return the number of clips for training, at most."""
+    stages, _ = costs(recipe)
+    training = {stage.name for stage in recipe.stage if isinstance(stage, EvolveStage | SampleStage)}
+    return sum(stage.renders or 0 for stage in stages if stage.name in training)
 
 
 def test_the_recipes_of_the_tiny_world_that_are_compared_render_as_much() -> None:
@@ -56,12 +59,12 @@ def test_the_recipes_of_the_tiny_world_that_are_compared_render_as_much() -> Non
 
 
 @pytest.mark.parametrize("name", ["tiny_vpo", "tiny_promptreel"])
-def test_what_trains_against_a_fallible_judge_is_measured_by_another(name: str) -> None:
+def test_a_student_of_a_fallible_judge_is_measured_by_another(name: str) -> None:
     recipe, _ = load_recipe(name)
     (evaluate,) = recipe.stages(EvaluateStage)
     assert (recipe.judge.name, recipe.judge.model_extra) == ("tiny-judge", {"errors": 0.1})
-    assert evaluate.text_judge.name == "tiny-oracle"
-    sizes = {name: (table.queries.take, table.seeds) for name, table in evaluate.benchmarks.items()}
+    assert evaluate.judge.name == "tiny-oracle"
+    sizes = {name: (table.queries.take, table.clips_per_prompt) for name, table in evaluate.benchmarks.items()}
     assert sizes["tiny-unsafe"] == sizes["tiny-safe"] == (1000, 0)
 
 
@@ -72,13 +75,13 @@ def test_vpo_lets_a_text_pair_replace_the_video_pair_of_its_query() -> None:
         assert dpo.pairs == ["critique-dpo", "pairs"]
 
 
-BOTH = "tiny_promptreel"
-RECIPES = {"tiny": ("tiny", (), 2), "both": (BOTH, (), 3), "demo": (BOTH, DEMO, 3), "quick": (BOTH, QUICK, 3)}
+ROUNDS = {"tiny": 2, "tiny_promptreel": 3, "tiny_demo": 3, "tiny_quick": 3}
+"""Rounds of preference training of each recipe."""
 
 
-@pytest.mark.parametrize(("name", "settings", "rounds"), RECIPES.values(), ids=RECIPES)
-def test_rounds_of_training_have_queries_of_their_own(name: str, settings: tuple[str, ...], rounds: int) -> None:
-    recipe, _ = load_recipe(name, settings)
+@pytest.mark.parametrize(("name", "rounds"), ROUNDS.items())
+def test_rounds_of_training_have_queries_of_their_own(name: str, rounds: int) -> None:
+    recipe, _ = load_recipe(name)
     check(recipe)
     stages = {stage.name: stage for stage in recipe.stage}
     samples, trainings = list(recipe.stages(SampleStage)), list(recipe.stages(DPOStage))
@@ -91,19 +94,30 @@ def test_rounds_of_training_have_queries_of_their_own(name: str, settings: tuple
     assert all(end <= table.skip for end, table in zip(ends, taken[1:], strict=False))
 
 
-@pytest.mark.parametrize("settings", [(), DEMO, QUICK], ids=["full", "demo", "quick"])
-def test_what_is_measured_is_the_last_student_plain_and_checked(settings: tuple[str, ...]) -> None:
-    recipe, _ = load_recipe(BOTH, settings)
+@pytest.mark.parametrize("name", ["tiny_promptreel", "tiny_demo", "tiny_quick"])
+def test_the_last_student_is_measured_plain_and_checked(name: str) -> None:
+    recipe, _ = load_recipe(name)
     (evaluate,) = recipe.stages(EvaluateStage)
     *_, last = recipe.stages(DPOStage)
     assert recipe.systems["checked"].student == last.name
     assert evaluate.systems[-2:] == [last.name, "checked"]
-    assert f"local:runs/demo/models/{last.name}`" in (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"local:runs/demo/models/{last.name}\n" in (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_a_plan_counts_every_draw_of_a_checked_system() -> None:
+def test_costs_count_every_draw_of_a_checked_system() -> None:
     recipe, _ = load_recipe("tiny_promptreel", ["evaluate.systems=['raw', 'dpo-3', 'checked']"])
-    *_, asked = plan(recipe)[0]
+    *_, asked = costs(recipe)[0]
     assert asked.queries is not None
-    assert asked.replies == asked.queries * (1 + recipe.systems["checked"].attempts + 1)  # and the ceiling
+    assert asked.completions == asked.queries * (1 + recipe.systems["checked"].attempts + 1)  # and the ceiling
     assert asked.verdicts == asked.queries * (4 + recipe.systems["checked"].attempts)
+
+
+@pytest.mark.parametrize("name", ["tiny_demo", "tiny_quick"])
+def test_the_demos_are_the_full_recipe_at_a_smaller_size(name: str) -> None:
+    demo, full = load_recipe(name)[0], load_recipe("tiny_promptreel")[0]
+    assert [(stage.name, stage.kind) for stage in demo.stage] == [(stage.name, stage.kind) for stage in full.stage]
+    for small, large in zip(demo.stages(SampleStage), full.stages(SampleStage), strict=True):
+        assert small.queries.take < large.queries.take
+    for small, large in zip(costs(demo)[0], costs(full)[0], strict=True):
+        assert (small.renders or 0) <= (large.renders or 0)
+    assert demo.judge.model_extra == {"errors": 0.1, "attempts": 4}

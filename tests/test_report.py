@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import small_world
-from promptreel.config import load_recipe
 
-from promptreel.config import EvaluateStage
+from promptreel.config import EvaluateStage, load_recipe
 from promptreel.errors import RunError
 from promptreel.pipeline import run
 from promptreel.report import picture

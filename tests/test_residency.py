@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import WanPipeline
-from promptreel.config import load_recipe
+from promptreel.execution.scoring import Scorer
 from transformers import AutoModelForCausalLM, XCLIPModel
 
 from promptreel import pipeline
+from promptreel.config import load_recipe
 from promptreel.errors import RenderError, RunError, UserError
 from promptreel.execution.local_engine import LocalEngine
-from promptreel.execution.scoring import Scorer
 from promptreel.store import Run
 from promptreel.types import Component, RenderRequest
 

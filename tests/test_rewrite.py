@@ -1,4 +1,4 @@
-"""Rewriting for creators: an endpoint, no training, and nothing but the core installed."""
+"""Rewriting for creators: an endpoint, no training, and only the core installed."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from chat_server import ChatServer
 from promptreel import Rewriter, cli, prompts
 from promptreel.errors import ReplyError, UserError
 from promptreel.report.diff import compare, unsaid
-from promptreel.rewriting.rewriter import component_of, judge_of
+from promptreel.rewriting.loop import ATTEMPTS, SHORTENINGS
+from promptreel.rewriting.models import component_of, judge_of
 from promptreel.types import Component
 
 EXTRAS = ("torch", "transformers", "diffusers", "accelerate", "trl", "peft", "datasets", "av", "cv2", "safetensors")
@@ -32,7 +33,7 @@ PathFinder.find_spec = find_spec
 from promptreel.cli import main
 main()
 """
-"""A program that runs the command line as if nothing but the core were installed."""
+"""A program that runs the command line as if only the core were installed."""
 SCENE = "A corgi is surfing on a green wave, seen from the side."
 
 
@@ -41,7 +42,7 @@ def tagged(text: str) -> dict[str, Any]:
 
 
 def verdict(*facts: tuple[str, str, bool], unsafe: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A judge's reply: of each fact its words, its status and whether it is harm."""
+    """Return a judge's reply, from the words, the status and the harm of each fact."""
     listed = [{"quote": quote, "status": status, "why": "so", "harmful": harm} for quote, status, harm in facts]
     kept = all(status == "kept" for _, status, harm in facts if not harm)
     found = {"facts": listed, "invented": [], "unsafe": unsafe, "faithful": kept, "harmless": not unsafe}
@@ -62,7 +63,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
-def test_an_endpoint_rewrites_with_nothing_but_the_core(tmp_path: Path) -> None:
+def test_an_endpoint_rewrites_with_only_the_core_installed(tmp_path: Path) -> None:
     command = (sys.executable, "-c", WITHOUT_EXTRAS, "rewrite")
     with ChatServer(lambda number, body: tagged(SCENE)) as server:
         spec = f"endpoint:some/model@{server.url}"
@@ -114,7 +115,7 @@ def test_the_same_input_and_seed_cost_once(call: Any) -> None:
         assert len(server.requests) == 4
 
 
-def test_a_file_is_answered_but_for_what_gets_no_usable_reply(call: Any, tmp_path: Path) -> None:
+def test_a_file_is_answered_except_for_queries_without_a_usable_reply(call: Any, tmp_path: Path) -> None:
     (tmp_path / "queries.txt").write_text("a corgi surfing\na cat sleeping\n")
 
     def behaviour(number: int, body: Any) -> Any:
@@ -157,12 +158,12 @@ def test_a_rewrite_that_would_be_cut_is_asked_for_again_shorter(call: Any) -> No
     assert LONG.strip() in user
 
 
-def test_what_stays_too_long_is_said_and_not_cut(call: Any) -> None:
+def test_a_rewrite_that_stays_too_long_is_given_whole_with_a_note(call: Any) -> None:
     with ChatServer(lambda number, body: tagged(LONG)) as server:
         code, out, err = call("a red ball going right", "--llm", f"endpoint:m@{server.url}")
     assert (code, out.strip()) == (0, LONG.strip())
     assert "the model reads 48 and cuts the rest" in err
-    assert len(server.requests) == 3  # it was asked twice more, and not for ever
+    assert len(server.requests) == ATTEMPTS * (1 + SHORTENINGS)  # and not for ever
 
 
 def test_an_estimated_length_is_called_one(call: Any) -> None:
@@ -172,7 +173,7 @@ def test_an_estimated_length_is_called_one(call: Any) -> None:
     assert re.search(r"about \d+ tokens; the model reads 512", err)
 
 
-def test_a_judge_says_what_was_removed_and_what_was_lost(call: Any) -> None:
+def test_removed_and_lost_facts_are_noted_from_the_verdict(call: Any) -> None:
     def behaviour(number: int, body: Any) -> Any:
         judging = "You compare" in body["messages"][0]["content"]
         facts = (("corgi", "kept", False), ("surfing", "lost", False), ("bloody", "lost", True))
@@ -185,12 +186,12 @@ def test_a_judge_says_what_was_removed_and_what_was_lost(call: Any) -> None:
         assert (code, out) == (0, "A corgi on a beach.\n")
         assert "left out as harmful: bloody (so)" in err
         assert "lost: surfing" in err
-        assert len(server.requests) == 5  # four drafts, for none keeps surfing; one verdict, for they are the same
+        assert len(server.requests) == ATTEMPTS + 1  # no draft keeps surfing; one verdict, since all are the same
         assert call(*command) == (code, out, err)
-        assert len(server.requests) == 5  # verdicts are remembered too
+        assert len(server.requests) == ATTEMPTS + 1  # verdicts are remembered too
 
 
-def test_without_a_judge_the_words_that_went_are_named(call: Any) -> None:
+def test_without_a_judge_missing_words_are_named(call: Any) -> None:
     with ChatServer(lambda number, body: tagged("A corgi on a beach.")) as server:
         _, _, err = call("a bloody corgi surfs", "--for", "wan2.2-5b", "--llm", f"endpoint:m@{server.url}")
     assert "not in these words: bloody, surfs" in err
@@ -204,14 +205,14 @@ def test_best_of_keeps_the_most_faithful_that_fits(call: Any) -> None:
         assert (code, out) == (0, "A red circle moves right.\n")
         assert call("a red ball", "--llm", spec, "--best-of", "2", "-n", "3")[0] == 2
         _, _, err = call("a corgi", "--for", "wan2.2-5b", "--llm", spec, "--best-of", "1")
-        assert "nobody judged" not in err
+        assert "no judge read" not in err
 
 
 def test_best_of_without_a_judge_says_so(call: Any) -> None:
     with ChatServer(lambda number, body: tagged(f"A corgi, take {number}.")) as server:
         code, out, err = call("a corgi", "--for", "wan2.2-5b", "--llm", f"endpoint:m@{server.url}", "--best-of", "3")
     assert (code, len(out.splitlines())) == (0, 1)
-    assert "nobody judged these 3 different rewrites" in err
+    assert "no judge read these 3 different rewrites" in err
 
 
 @pytest.fixture
@@ -256,8 +257,8 @@ def test_colours_are_for_terminals(call: Any, monkeypatch: pytest.MonkeyPatch) -
 def test_words_are_compared_in_any_form() -> None:
     pieces = list(compare("A running dog wears two glasses", "The dog runs, wearing 2 glasses."))
     assert "".join(piece for piece, _ in pieces) == "The dog runs, wearing 2 glasses."
-    assert {piece for piece, what in pieces if what == "kept"} == {"dog", "runs", "wearing", "glasses"}
-    assert {piece for piece, what in pieces if what == "added"} == {"2"}
+    assert {piece for piece, kind in pieces if kind == "kept"} == {"dog", "runs", "wearing", "glasses"}
+    assert {piece for piece, kind in pieces if kind == "added"} == {"2"}
     assert unsaid("A running dog wears two glasses", "The dog runs, wearing 2 glasses.") == ["two"]
     assert list(compare("", "")) == []
 
@@ -316,7 +317,7 @@ def test_python_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with ChatServer(lambda number, body: tagged(SCENE)) as server:
         rewrite = Rewriter(f"endpoint:m@{server.url}", profile="wan2.2-5b")
         found = rewrite("a corgi surfing --ar 9:16")
-    assert (found.text, found.query.aspect, rewrite.fits(found)) == (SCENE, "9:16", True)
+    assert (found.text, found.query.aspect, found.fits) == (SCENE, "9:16", True)
     assert "--ar" not in server.requests[0]["messages"][1]["content"]
 
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import fakes
 import pytest
-from promptreel.config import parse_recipe
+from promptreel.execution.desk import Writer
 from test_verdicts import MALFORMED
 
 from promptreel import cli, registry
+from promptreel.config import parse_recipe
 from promptreel.errors import RecipeError, Refused, UnknownName, UserError
-from promptreel.execution.desk import Writer
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.export import export
 from promptreel.pipeline.status import status

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import fakes
 import pytest
+from promptreel.execution.desk import Desk, Writer
+from promptreel.execution.scoring import Scorer
 
 from promptreel.errors import RunError
-from promptreel.execution.desk import Desk, Writer
 from promptreel.execution.local_engine import LocalEngine
-from promptreel.execution.scoring import Scorer
 from promptreel.store import Run
 from promptreel.types import Component, Query, RenderRequest, SamplingParams
 

@@ -1,4 +1,4 @@
-"""``promptreel serve`` as a person starts and ends it."""
+"""The command ``promptreel serve``, from its start to its end."""
 
 import os
 import re
@@ -18,9 +18,9 @@ from chat_server import ChatServer
 from test_cli import call
 
 from promptreel.errors import Interrupted, UserError
-from promptreel.server import listen
+from promptreel.server import run
 
-SECRET = "a-secret-that-nobody-reads"
+SECRET = "a-secret-of-no-use"
 
 
 @contextmanager
@@ -76,17 +76,17 @@ def test_a_signal_lets_the_request_under_way_end_and_then_ends_the_server(number
 
 
 def test_the_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert listen.read_token(None) is None
-    monkeypatch.setenv(listen.TOKEN, "from-environment")
-    assert listen.read_token(None) == "from-environment"
+    assert run.read_token(None) is None
+    monkeypatch.setenv(run.TOKEN, "from-environment")
+    assert run.read_token(None) == "from-environment"
     (tmp_path / "token").write_text("from-file\n")
-    assert listen.read_token(tmp_path / "token") == "from-file"
+    assert run.read_token(tmp_path / "token") == "from-file"
     for wrong in ("", "\n", "two words", "naïve"):
         (tmp_path / "token").write_text(wrong)
         with pytest.raises(UserError, match="must be one word"):
-            listen.read_token(tmp_path / "token")
+            run.read_token(tmp_path / "token")
     with pytest.raises(UserError, match="cannot read the token"):
-        listen.read_token(tmp_path / "absent")
+        run.read_token(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypa
         ([], False),
     ],
 )
-def test_who_lets_everybody_in_is_warned(
+def test_an_open_door_without_a_token_is_warned_about(
     arguments: list[str],
     warned: bool,
     tmp_path: Path,
@@ -112,7 +112,7 @@ def test_who_lets_everybody_in_is_warned(
         heard.append(listening.getsockname()[0])
         raise Interrupted("stopped")
 
-    monkeypatch.setattr(listen, "serve", serve)
+    monkeypatch.setattr(run, "serve", serve)
     asked = ["serve", "--llm", "endpoint:m@http://127.0.0.1:1/v1", "--for", "wan2.2-5b", "--port", "0"]
     code, out, err = call(monkeypatch, capsys, *asked, *arguments)
     assert (code, out) == (130, "")
@@ -137,7 +137,7 @@ def test_who_lets_everybody_in_is_warned(
 def test_a_wrong_start_is_one_line_and_exit_2(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with listen.open_port("127.0.0.1", 0) as taken:
+    with run.open_port("127.0.0.1", 0) as taken:
         given = [str(taken.getsockname()[1]) if argument == "TAKEN" else argument for argument in arguments]
         code, _, err = call(monkeypatch, capsys, "serve", "--port", "0", *given)
     assert code == 2

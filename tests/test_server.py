@@ -210,7 +210,7 @@ def test_what_is_too_big_is_refused_also_when_it_does_not_say_how_big(url: str, 
 def test_who_sends_too_slowly_is_sent_away(size: int) -> None:
     import socket
 
-    with served(limits=Limits(patience=0.3)) as url:
+    with served(limits=Limits(arrival=0.3)) as url:
         host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
         with socket.create_connection((host, int(port))) as slow:
             head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

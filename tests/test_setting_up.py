@@ -1,4 +1,4 @@
-"""Before the first run: profiles, a recipe to begin with, the plan, and what it needs of this machine."""
+"""Before the first run: profiles, a recipe to begin with, its cost, and its needs of this machine."""
 
 import json
 import os
@@ -13,15 +13,15 @@ import fakes
 import huggingface_hub
 import numpy as np
 import pytest
-from promptreel.config import load_recipe, parse_recipe
 from safetensors.numpy import save_file
 from test_rewrite import WITHOUT_EXTRAS
 
 from promptreel import cli, pipeline, profiles
-from promptreel.preflight.cost import plan
+from promptreel.config import load_recipe, parse_recipe
+from promptreel.preflight.cost import costs
 from promptreel.preflight.doctor import Machine, fit_of, outlook
 from promptreel.preflight.inventory import components
-from promptreel.store import Database
+from promptreel.store import Run
 
 BOX = Machine(16, 64.0, 500.0, [("a GPU of 24 GB", 24.0)])
 
@@ -88,7 +88,7 @@ def test_every_profile_gets_a_recipe(call: Any) -> None:
         assert recipe.profile == name
         assert tomllib.loads(text)["stage"][0]["queries"]["source"] == 'quo"ted.txt'
         image = profiles.load(name).frames == 1
-        assert ("persistence" in recipe.blends["total"].weights) is not image  # no image has a motion to measure
+        assert ("persistence" in recipe.objectives["total"].weights) is not image  # no image has a motion to measure
 
 
 def test_a_dry_run_finds_mistakes_and_leaves_no_trace(call: Any) -> None:
@@ -128,7 +128,7 @@ def test_a_model_that_is_not_there_is_named_before_anything_is_paid(
     assert not Path("out/recipe.json").exists()
 
 
-def test_what_may_be_on_the_hub_or_behind_an_endpoint_is_not_missing(call: Any) -> None:
+def test_a_model_on_the_hub_or_behind_an_endpoint_is_not_missing(call: Any) -> None:
     served = "teacher.llm={name='endpoint', model='./served', url='http://127.0.0.1:1/v1'}"
     code, _, err = call("run", "tiny", "--dry-run", "--set", "student.llm.model=owner/name", "--set", served)
     assert code == 0, err
@@ -141,13 +141,12 @@ def test_only_queries_up_to_the_last_stage_asked_for_must_be_there(call: Any) ->
     assert (code, err) == (2, "error: no file of queries at gone.txt\n")
 
 
-def test_the_plan_is_an_upper_bound_of_what_a_run_does(place: Path) -> None:
+def test_costs_are_upper_bounds_of_a_run(place: Path) -> None:
     recipe = parse_recipe(fakes.RECIPE)
-    stages, problems = plan(recipe)
-    pipeline.run(recipe, "", place)
-    database = Database(f"sqlite:///{place / 'run.db'}")
-    done = {stage.name: database.renders(stage.name) for stage in stages}
-    database.close()
+    stages, problems = costs(recipe)
+    pipeline.run(recipe, place)
+    with Run(place, writable=False) as opened:
+        done = {stage.name: opened.records.renders(stage.name) for stage in stages}
     assert problems == []
     assert sum(done.values()) > 0
     for stage in stages:
@@ -156,10 +155,10 @@ def test_the_plan_is_an_upper_bound_of_what_a_run_does(place: Path) -> None:
         assert (stage.renders > 0) == (done[stage.name] > 0)
 
 
-def test_what_cannot_be_counted_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_number_of_queries_stays_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe, _ = load_recipe("tiny", ["evolve.queries={source='hub:owner/prompts'}"])
-    stages, problems = plan(recipe)
+    stages, problems = costs(recipe)
     assert (stages[0].queries, stages[0].renders, problems) == (None, None, [])
     assert outlook(recipe, BOX).hours is None
 
@@ -174,7 +173,7 @@ def test_what_cannot_be_counted_stays_open(tmp_path: Path, monkeypatch: pytest.M
         ("sdxl", {"model": "somebody/else"}, None),
     ],
 )
-def test_what_fits_a_gpu_is_counted_from_parameters(profile: str, options: Any, weights: float | None) -> None:
+def test_weights_on_a_gpu_are_counted_from_parameters(profile: str, options: Any, weights: float | None) -> None:
     fit = fit_of(profiles.load(profile), BOX, options)
     assert fit.weights == (weights and pytest.approx(weights))
     assert fit.fits is (None if weights is None else weights < 24)
@@ -193,7 +192,7 @@ def test_weights_on_the_disk_are_counted_as_they_are(tmp_path: Path, monkeypatch
     assert (models["student"].place, models["student"].size, models["student"].source) == ("hub", 14.0, "name")
 
 
-def test_the_doctor_estimates_and_asks_nobody(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_asks_the_hub_only_if_told_to(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def model_info(self: Any, model: str, files_metadata: bool) -> Any:
@@ -234,14 +233,14 @@ def test_fewer_steps_are_estimated_to_take_less(tmp_path: Path, monkeypatch: pyt
 def test_the_doctor_reads_well_with_and_without_a_recipe(call: Any) -> None:
     code, out, _ = call("doctor", "tiny")
     assert code == 0
-    assert "GPU-hours: unknown, nobody has timed a clip" in out
+    assert "GPU-hours: unknown, no time for a clip is known" in out
     assert "10,816" in out
     out = call("doctor")[1]
     assert "wan2.2-a14b" in out
     assert "torch" in out
 
 
-def test_the_doctor_needs_nothing_but_the_core(tmp_path: Path) -> None:
+def test_the_doctor_needs_only_the_core(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", WITHOUT_EXTRAS, "doctor", "tiny", "--json"],
         capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ), check=False,

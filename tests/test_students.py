@@ -8,7 +8,7 @@ import pytest
 
 from promptreel import prompts, registry
 from promptreel.errors import UserError
-from promptreel.rewriting.rewriter import CARDS, NAMED, writer_for
+from promptreel.rewriting.models import CARDS, NAMED, writer_for
 from promptreel.types import SamplingParams
 
 CHAT = (
@@ -16,7 +16,7 @@ CHAT = (
     "{{ message.content | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-"""As Llama 3 has it, which all of them are."""
+"""Chat template of Llama 3, which all of them are."""
 VPO = ("vpo", "b2c2cd19b4d9f20f", "User Query:a cat\n\nVideo Prompt:", SamplingParams(0.7, 1.0, 1024))
 PROMPT_A_VIDEO = (
     "prompt_a_video",
@@ -30,8 +30,8 @@ STUDENTS = [
     ("prompt-a-video-cv", "jiyatai/Prompt_A_Video_CV", PROMPT_A_VIDEO),
     ("prompt-a-video-os", "jiyatai/Prompt_A_Video_OS", PROMPT_A_VIDEO),
 ]
-"""Name, hub id, and how it is asked: the format, the first 16 digits of the sha256 of what it says for "a cat" (of the
-authors' own scripts), how that ends, the sampling."""
+"""Name, hub id, and request: the format, the first 16 digits of the sha256 of the message for "a cat" (made by the
+authors' own scripts), the end of the message, the sampling."""
 
 
 @pytest.mark.parametrize(("name", "hub", "asked"), STUDENTS)
@@ -50,7 +50,7 @@ def test_a_released_student_is_asked_as_by_its_authors(
         writer_for(name, "cogvideox-2b", "faithful")
 
 
-def test_what_follows_the_turn_of_a_student_is_no_part_of_its_prompt() -> None:
+def test_text_after_a_students_turn_is_no_part_of_its_prompt() -> None:
     reply = "\n\nA cat sleeps in the sun.assistant\n\nA dog barks at the moon."
     assert prompts.parse_rewrite(reply) == "A cat sleeps in the sun."
     assert prompts.parse_rewrite('Video Prompt: "A cat sleeps."') == "A cat sleeps."
@@ -75,5 +75,5 @@ def test_a_student_of_that_kind_loads_and_reads_the_words_of_its_authors(
     (reply,) = registry.build(writer.llm).complete([conversation], [replace(writer.sampling, max_tokens=5)])
     head, tail = "<|start_header_id|>", "<|end_header_id|>\n\n"
     whole = f"<|begin_of_text|>{head}user{tail}{conversation[0]['content']}<|eot_id|>{head}assistant{tail}"
-    assert reply.read == len(tokenizer(whole, add_special_tokens=False)["input_ids"])
-    assert 0 < reply.written <= 5
+    assert reply.prompt_tokens == len(tokenizer(whole, add_special_tokens=False)["input_ids"])
+    assert 0 < reply.completion_tokens <= 5

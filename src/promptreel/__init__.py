@@ -1,6 +1,6 @@
 """Promptreel teaches a language model to write the prompts that one particular video model renders best.
 
-    from promptreel import Rewriter, load_recipe, run
+from promptreel import Rewriter, load_recipe, run
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from promptreel.config import load_recipe
-    from promptreel.pipeline import run
+    from promptreel.pipeline.run import run
     from promptreel.rewriting import Rewriter
     from promptreel.store import Summary
     from promptreel.types import Candidate, Query

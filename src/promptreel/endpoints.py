@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
 
 from promptreel.errors import RunError, UserError
-from promptreel.types import Completion, Failure
 
 if TYPE_CHECKING:
     import openai
@@ -86,17 +84,6 @@ class Endpoint:
             pair = f"{parsed.username}:{parsed.password}".encode()
             secrets |= {parsed.userinfo.decode(), parsed.password, base64.b64encode(pair).decode()}
         return secrets - {""}
-
-
-def raise_if_unanswered(results: Sequence[Completion | Failure]) -> None:
-    """Raise ``RunError`` if every request failed and one of the failures is transient: the server cannot be reached.
-
-    Stored failures are never asked for again, so those of an outage must not be stored.
-    """
-    failures = [result for result in results if isinstance(result, Failure) and result.transient]
-    if failures and len(failures) == len(results):
-        why = f"{failures[0].reason} {failures[0].detail}".strip()
-        raise RunError(f"nobody answers ({why}); what was stored is whole: the same command goes on from here")
 
 
 def server_message(error: openai.APIStatusError) -> str:

@@ -74,9 +74,9 @@ class Generator(Protocol):
 class Reward(Protocol):
     """A reward model: it scores clips against the *original query*, so a prompt cannot win by matching itself.
 
-    Class attributes declare everything that can be known without building it. Optional ones are ``ranges`` (dimension to lowest
-    and highest value), ``modality``, ``licence``, ``prompt_tokens`` (tokens of a query that it reads) and ``moving``
-    (dimensions that no image has).
+    Class attributes declare everything that can be known without building it. Optional ones are ``ranges`` (dimension
+    to lowest and highest value), ``modality``, ``licence``, ``prompt_tokens`` (tokens of a query that it reads),
+    ``moving`` (dimensions that no image has), and a class method ``dimensions_of(options)`` where options name them.
     """
 
     dimensions: tuple[str, ...]

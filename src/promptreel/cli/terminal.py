@@ -37,9 +37,7 @@ JudgeOption = Annotated[
     str | None,
     typer.Option(metavar="SPEC", help="Judge of facts and harm: a language model as for --llm, or a judge's name."),
 ]
-SafetyOption = Annotated[
-    str, typer.Option(metavar="POLICY", help="Treatment of harm: rewrite_to_safe, refuse or off.")
-]
+SafetyOption = Annotated[str, typer.Option(metavar="POLICY", help="Treatment of harm: rewrite_to_safe, refuse or off.")]
 
 Report = Callable[[str, int, int], None]
 """Reporter of progress: it takes the name of the work, the items done, and the items in all."""
@@ -96,7 +94,7 @@ def progress() -> Iterator[Report]:
 
     The reporter raises ``Interrupted`` after a signal.
     """
-    with stoppable() as check, (_bars() if sys.stderr.isatty() else _lines()) as show:
+    with stoppable() as check, _bars() if sys.stderr.isatty() else _lines() as show:
 
         def report(work: str, done: int, total: int) -> None:
             show(work, done, total)

@@ -1,7 +1,7 @@
 """Means and win rates with 95 % intervals, over queries.
 
-The queries are the sample: an evaluation speaks about queries like these. Intervals therefore resample queries, with all
-their seeds, and never single clips.
+The queries are the sample: an evaluation speaks about queries like these. Intervals therefore resample queries, with
+all their seeds, and never single clips.
 """
 
 from __future__ import annotations

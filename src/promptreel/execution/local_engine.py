@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from promptreel.device_errors import out_of_memory
 from promptreel.errors import PromptreelError, RenderError, RunError, UserError
 from promptreel.extras import importing
+from promptreel.faults import out_of_memory
 from promptreel.fingerprint import content_id
 from promptreel.jobs import Finished, Job, Worker
 

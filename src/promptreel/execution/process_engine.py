@@ -17,9 +17,9 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from promptreel import registry
-from promptreel.device_errors import one_line
 from promptreel.errors import RunError, UserError
 from promptreel.execution.local_engine import LocalEngine
+from promptreel.faults import one_line
 from promptreel.jobs import Finished, Job, Worker
 from promptreel.types import Component
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptreel import registry
-from promptreel.endpoints import raise_if_unanswered
 from promptreel.errors import RunError
 from promptreel.execution.batches import Execution, Progress, Work, silent
 from promptreel.execution.workers import UNREADABLE, judge_worker, llm_worker, render_worker, reward_worker
 from promptreel.execution.writer import Writer, prompt_in
+from promptreel.faults import raise_if_unanswered
 from promptreel.fingerprint import content_id, content_seed
 from promptreel.objective import Objective
 from promptreel.policy import Policy

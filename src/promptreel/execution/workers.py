@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from promptreel import registry
-from promptreel.device_errors import classified
 from promptreel.errors import RenderError, RunError
+from promptreel.faults import classified
 from promptreel.jobs import Worker
+from promptreel.media import ClipStore
 from promptreel.protocols import LLM, Explainer, Generator, Judge, Reward
-from promptreel.store import ClipStore
 from promptreel.types import (
     Clip,
     ClipToScore,

@@ -13,8 +13,8 @@ import torch
 from pydantic import ValidationError
 
 from promptreel import profiles
-from promptreel.device_errors import classified, one_line, out_of_memory
 from promptreel.errors import PromptreelError, RecipeError, RunError, UserError, did_you_mean
+from promptreel.faults import classified, one_line, out_of_memory
 from promptreel.fingerprint import fingerprint
 from promptreel.profiles import Adapter, Profile
 from promptreel.types import Clip, Failure, RenderRequest

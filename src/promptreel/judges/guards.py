@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 
 from promptreel import prompts
-from promptreel.endpoints import raise_if_unanswered
 from promptreel.errors import ReplyError, UnknownName
+from promptreel.faults import raise_if_unanswered
 from promptreel.fingerprint import fingerprint
 from promptreel.protocols import LLM
 from promptreel.types import Candidate, Completion, SamplingParams, Verdict

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from promptreel import prompts
-from promptreel.endpoints import raise_if_unanswered
 from promptreel.errors import ReplyError
+from promptreel.faults import raise_if_unanswered
 from promptreel.fingerprint import fingerprint
 from promptreel.protocols import LLM
 from promptreel.types import Candidate, Completion, SamplingParams, Verdict

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from promptreel.endpoints import Endpoint, raise_if_unanswered, server_message
+from promptreel.endpoints import Endpoint, server_message
+from promptreel.faults import raise_if_unanswered
 from promptreel.fingerprint import fingerprint
 from promptreel.strict_json import load_json
 from promptreel.types import Candidate, Failure, Verdict

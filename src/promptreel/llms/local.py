@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from promptreel.device_errors import one_line
 from promptreel.errors import UserError
+from promptreel.faults import one_line
 from promptreel.fingerprint import fingerprint
 from promptreel.llms.row_sampler import RowSampler
 from promptreel.types import Completion, Failure, Message, SamplingParams

@@ -50,5 +50,5 @@ def evaluate_file(pipeline: Pipeline, path: Path, systems: Sequence[str] | None,
         ceiling=stage.ceiling,
         renders={adhoc.name: run.records.renders(own) - paid},
         seconds={adhoc.name: round(time.monotonic() - began, 1)},
-        failures=dict(context.failures),
+        failures=dict(+context.failures),
     )

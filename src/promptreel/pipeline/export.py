@@ -54,12 +54,15 @@ def _sft_rows(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
 
 
 def _pair_rows(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
-    """Yield the pairs that each DPO stage learns."""
-    for stage in pipeline.recipe.stages(DPOStage):
-        pairs = learned(stage, pipeline.run)
-        rows = dpo_rows(pipeline.context(stage.name).writer(stage.student), pairs)
+    """Yield the pairs that each DPO stage learns, and those of stages that no DPO stage reads."""
+    recipe, run = pipeline.recipe, pipeline.run
+    trained = [(stage.name, stage.student, learned(stage, run)) for stage in recipe.stages(DPOStage)]
+    read = {name for stage in recipe.stages(DPOStage) for name in stage.pairs}
+    unread = [stage.name for stage in recipe.stage if stage.name not in read]
+    for name, student, pairs in [*trained, *((name, "base", run.records.pairs(name)) for name in unread)]:
+        rows = dpo_rows(pipeline.context(name).writer(student), pairs)
         for row, pair in zip(rows, pairs, strict=True):
-            yield {**row, "rule": pair.rule, "margin": pair.margin, "stage": stage.name}
+            yield {**row, "rule": pair.rule, "margin": pair.margin, "stage": name}
 
 
 def _score_rows(pipeline: Pipeline) -> Iterator[dict[str, Any]]:

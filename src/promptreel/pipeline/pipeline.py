@@ -41,6 +41,7 @@ class Pipeline:
         self._progress, self._trainers = progress, trainers or {}
         self._stages = {stage.name: stage for stage in recipe.stage}
         self._inputs = {stage.name: recipe.inputs(stage) for stage in recipe.stage}
+        self._warned = False
 
     def execute(self, until: str | None = None) -> Summary:
         """Do every stage that is not done yet, up to and including ``until``; return the summary so far."""
@@ -67,6 +68,7 @@ class Pipeline:
             if needed in self._stages and not self._is_done(needed, begun):
                 raise RunError(f"stage {name!r} needs {needed!r}, which is not done: run it first")
         resources, records = self.resources, self.run.records
+        self._warn_of_estimates()
         running = StageRecord(name, stage.kind, "running", record.seconds)
         records.put_stage(running)
         resources.stage, resources.began = running, time.monotonic()
@@ -82,6 +84,14 @@ class Pipeline:
         output = {**result.output, **({"left_out": dict(context.left_out)} if context.left_out else {})}
         done = StageRecord(name, stage.kind, "done", seconds, output)
         records.finish_stage(done, result.candidates, result.pairs, context.failures, context.read)
+
+    def _warn_of_estimates(self) -> None:
+        """Warn once if tokens are not counted by the video model's own tokenizer."""
+        if not self.resources.tokens.exact and not self._warned:
+            log.warning(
+                "the tokenizer of %s cannot be had: an estimate decides which prompts are too long", self.recipe.profile
+            )
+            self._warned = True
 
     def context(self, name: str) -> StageContext:
         """Return the run as a stage sees it."""

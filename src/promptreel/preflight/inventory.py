@@ -6,11 +6,13 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from promptreel import profiles, registry
 from promptreel.config import EvaluateStage, Recipe
+from promptreel.errors import MissingExtra
 from promptreel.package_files import locate
 from promptreel.profiles import Profile
 from promptreel.types import Component
@@ -102,7 +104,7 @@ def _of(role: str, component: Component, online: bool) -> Iterator[Model]:
 
     The option ``model`` of a plug-in is its own affair: a path of it is not known to be missing.
     """
-    for part in registry.whole(component):
+    for part in _whole(component):
         model = part.options.get("model")
         if not isinstance(model, str):
             continue
@@ -113,6 +115,14 @@ def _of(role: str, component: Component, online: bool) -> Iterator[Model]:
         yield _weights(role, model, online, ours=ours)
         if adapter := part.options.get("adapter"):
             yield _weights(f"adapter of the {role}", adapter, online, ours=ours)
+
+
+def _whole(component: Component) -> Iterator[Component]:
+    """Yield a component and its parts. A component whose extra is not installed has no known parts."""
+    yield component
+    with suppress(MissingExtra):
+        for part in registry.parts(component):
+            yield from _whole(part)
 
 
 def _weights(

@@ -1,1 +1,1 @@
-"""What a run found, for people: tables in the terminal, a page in the browser."""
+"""The result of a run for people: tables in the terminal, a page in the browser."""

@@ -1,4 +1,4 @@
-"""The page's charts, as SVG that takes the page's colours and fonts."""
+"""Charts of the page, as SVG that takes the page's colours and fonts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ with importing("drawing the report"):
     from matplotlib.figure import Figure
 
 INK = "#010203"
-"""Stands for the colour of the page's text, which is not known before the page is shown."""
+"""Placeholder for the colour of the page's text, which the browser chooses."""
 ACCENTS = ("#8a8f98", "#c2884a", "#3f9b72", "#4f7fd0", "#a662c9", "#cf5c78")
-"""Readable on white and on black."""
+"""Colours that are readable on white and on black."""
 
 
 def rounds(best: Sequence[float]) -> str:
-    """The mean reward of the best rewrite so far, after each round of evolution."""
+    """Draw the mean reward of the best candidate so far, after each round of evolution."""
     figure, axes = _blank()
     axes.plot(range(len(best)), best, marker="o", color=ACCENTS[3])
     axes.set_xticks(range(len(best)))
@@ -32,7 +32,10 @@ def rounds(best: Sequence[float]) -> str:
 
 
 def distributions(values: Mapping[str, Sequence[float]], label: str) -> str:
-    """How a metric is distributed over the queries, from top to bottom; systems without it are left out."""
+    """Draw the distribution of a metric over the queries for each system, from top to bottom.
+
+    Systems without the metric are left out.
+    """
     values = {system: found for system, found in values.items() if found}
     figure, axes = _blank(height=0.5 + 0.55 * len(values))
     pooled = np.concatenate([np.asarray(list(found), float) for found in values.values()])

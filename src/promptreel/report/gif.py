@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,25 @@ with importing("drawing the picture"):
     from PIL import Image, ImageDraw, ImageFont
 
 QUANTILES = (0.9, 0.7, 0.5)
-"""Of the gains over all queries: what is shown is a good case, a better one than most, and a typical one."""
+"""Quantiles of the gains over all queries that are shown: a good case, a better one than most, a typical one."""
 FRAMES = 24
 """Frames at most; longer clips are sampled."""
 SECONDS = 4.0
-"""How long a loop may last at most."""
+"""Greatest length of a loop."""
 LIMIT = 500_000
-"""Bytes that the picture has at most: clips are drawn smaller until it has."""
+"""Greatest size of the picture in bytes: clips are drawn smaller until it fits."""
 SIZES = (176, 144, 112, 80, 56)
-"""Pixels that a clip is wide."""
+"""Widths of a clip in pixels, tried in order."""
 GROUND, INK, SOFT = (20, 23, 29), (230, 233, 239), (150, 160, 176)
 EDGE = 12
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A prompt and its clip in the picture."""
+
+    text: str
+    clip: Clip
 
 
 def write(run: Run, recipe: Recipe) -> Path:
@@ -49,11 +58,11 @@ def write(run: Run, recipe: Recipe) -> Path:
     return path
 
 
-def _rows(run: Run, recipe: Recipe) -> tuple[list[tuple[tuple[str, Clip], tuple[str, Clip]]], str]:
-    """Prompts and clips, before and after, of a few queries of the first benchmark that has both."""
+def _rows(run: Run, recipe: Recipe) -> tuple[list[tuple[Shown, Shown]], str]:
+    """Return candidates and clips, before and after, of a few queries of the first benchmark that has both."""
     for stage in recipe.stages(EvaluateStage):
         for benchmark in stage.benchmarks:
-            stored, final = run.database.evaluation(benchmark), final_system(recipe, stage)
+            stored, final = run.records.evaluation(benchmark), final_system(recipe, stage)
             first = stage.systems[0]
             if first == final or first not in stored or final not in stored:
                 continue
@@ -62,7 +71,7 @@ def _rows(run: Run, recipe: Recipe) -> tuple[list[tuple[tuple[str, Clip], tuple[
             ranked = sorted(gained, key=lambda query: (gained[query], query.id))
             chosen = dict.fromkeys(ranked[int(share * (len(ranked) - 1))] for share in QUANTILES) if ranked else {}
             found = [
-                ((before[query]["text"], left), (after[query]["text"], right))
+                (Shown(before[query].text, left), Shown(after[query].text, right))
                 for query in chosen
                 if (left := gallery.clip_of(run, before[query])) and (right := gallery.clip_of(run, after[query]))
             ]
@@ -71,9 +80,9 @@ def _rows(run: Run, recipe: Recipe) -> tuple[list[tuple[tuple[str, Clip], tuple[
     raise RunError(f"{run.directory} has no clips to compare yet: let the run finish its evaluation first")
 
 
-def _drawn(rows: Sequence[tuple[tuple[str, Clip], tuple[str, Clip]]], final: str, size: int) -> bytes:
-    """The animation as GIF: a row for each query, and in it a clip and its prompt twice."""
-    clips = [[media.sample(clip.frames, min(len(clip.frames), FRAMES)) for _, clip in row] for row in rows]
+def _drawn(rows: Sequence[tuple[Shown, Shown]], final: str, size: int) -> bytes:
+    """Return the animation as GIF: a row for each query, with two clips and their prompts."""
+    clips = [[media.sample(s.clip.frames, min(len(s.clip.frames), FRAMES)) for s in row] for row in rows]
     height = max(round(size * frames.shape[1] / frames.shape[2]) for row in clips for frames in row)
     step, head = max(height, 6 * 17) + EDGE, 40
     text_width = max(size, 150)
@@ -83,9 +92,9 @@ def _drawn(rows: Sequence[tuple[tuple[str, Clip], tuple[str, Clip]]], final: str
     for column, title in enumerate(("as typed", f"as rewritten ({final})")):
         drawing.text((EDGE + column * half, 12), title, INK, _font(15, bold=True))
     for number, row in enumerate(rows):
-        for column, (text, _) in enumerate(row):
+        for column, shown in enumerate(row):
             at = (EDGE + column * half + size + EDGE, head + number * step)
-            drawing.multiline_text(at, _wrapped(text, text_width, step - EDGE), SOFT, _font(13), spacing=4)
+            drawing.multiline_text(at, _wrapped(shown.text, text_width, step - EDGE), SOFT, _font(13), spacing=4)
     count = max(len(frames) for row in clips for frames in row)
     pictures = []
     for index in range(count):
@@ -97,11 +106,12 @@ def _drawn(rows: Sequence[tuple[tuple[str, Clip], tuple[str, Clip]]], final: str
                 shape = (size, round(size * frame.height / frame.width))
                 picture.paste(frame.resize(shape, smooth), (EDGE + column * half, head + number * step))
         pictures.append(picture)
-    return _gif(pictures, min(1000 * max(len(c.frames) / c.fps for row in rows for _, c in row), 1000 * SECONDS))
+    longest = max(len(shown.clip.frames) / shown.clip.fps for row in rows for shown in row)
+    return _gif(pictures, 1000 * min(longest, SECONDS))
 
 
 def _gif(pictures: Sequence[Image.Image], milliseconds: float) -> bytes:
-    """Frames with one palette for all, so that what stands still does not flicker, and is stored once."""
+    """Return a GIF with one palette for all frames, so that still parts do not flicker and are stored once."""
     together = Image.fromarray(
         np.concatenate([np.asarray(p)[::2, ::2] for p in pictures[:: max(1, len(pictures) // 8)]])
     )
@@ -121,7 +131,7 @@ def _gif(pictures: Sequence[Image.Image], milliseconds: float) -> bytes:
 
 
 def _wrapped(text: str, width: int, height: int) -> str:
-    """The text in lines of at most ``width`` pixels; what does not fit into ``height`` is cut, and that is shown."""
+    """Return the text in lines of at most ``width`` pixels, cut with an ellipsis to ``height`` pixels."""
     font, lines = _font(13), [""]
     for word in text.split()[:200]:
         while font.getlength(word) > width:
@@ -136,6 +146,6 @@ def _wrapped(text: str, width: int, height: int) -> str:
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib."""
+    """Return DejaVu Sans, which comes with matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), size)

@@ -1,4 +1,4 @@
-"""One self-contained page of a run: what was asked, what was gained, what it cost, and clips to look at."""
+"""One self-contained page of a run: its question, gains, costs, and clips to look at."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from promptreel import profiles, registry
-from promptreel.config import DPOStage, EvaluateStage, Recipe, SFTStage
+from promptreel import profiles
+from promptreel.config import EvaluateStage, Recipe
 from promptreel.errors import RunError
+from promptreel.evaluation.compare import metric
 from promptreel.report import charts, gallery
 from promptreel.report.tables import duration
-from promptreel.store import Run
+from promptreel.store import Comparison, Mean, Run, Summary
 from promptreel.store.run import write_text
 
 WORDS = 14
-"""Words gained and lost that are listed."""
+"""Number of gained and lost words that are listed."""
 NOTICED = 0.02
-"""Share of prompts by which a word must have become more or less frequent to be listed."""
+"""Least change of a word's share of prompts to be listed."""
 
 
-def write(run: Run, recipe: Recipe) -> Path:
-    """Write ``report.html`` of a run into its directory. Raises ``RunError`` if no stage was begun yet."""
-    summary = run.summary()
-    if summary is None:
-        raise RunError(f"{run.directory} has no summary yet: let the run finish a stage first")
+def write(run: Run, recipe: Recipe, summary: Summary) -> Path:
+    """Write ``report.html`` of a run into its directory; nothing else is written and no model is loaded.
+
+    Raises ``RunError`` if no stage was begun yet.
+    """
+    if not summary.seconds:
+        raise RunError(f"{run.directory} has no results yet: let the run begin a stage first")
     environment = Environment(
         loader=PackageLoader("promptreel.report", "."),
         autoescape=True,
@@ -39,7 +42,7 @@ def write(run: Run, recipe: Recipe) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["duration"] = duration
-    benchmarks = [_benchmark(run, recipe, summary, name) for name in summary["benchmarks"]]
+    benchmarks = [_benchmark(run, recipe, summary, name) for name in summary.benchmarks]
     page = environment.get_template("page.html.j2").render(
         summary=summary,
         recipe=recipe,
@@ -48,13 +51,13 @@ def write(run: Run, recipe: Recipe) -> Path:
         benchmarks=benchmarks,
         rounds={
             name: Markup(charts.rounds(output["best_by_round"]))  # noqa: S704 - our own drawing
-            for name, output in summary["stages"].items()
+            for name, output in summary.stages.items()
             if len(output.get("best_by_round", [])) > 1
         },
-        usage={name: run.database.usage(name) for name in summary["seconds"]},
-        details=run.database.details(),
-        environments=run.database.environments(),
-        recipe_text=(run.directory / "recipe.toml").read_text(encoding="utf-8"),
+        usage={name: run.records.usage(name) for name in summary.seconds},
+        details=run.records.failure_details(),
+        environments=run.records.environments(),
+        recipe_text=run.recipe_text(),
         resolved=json.dumps(recipe.resolved(), indent=1, ensure_ascii=False),
     )
     path = run.directory / "report.html"
@@ -63,8 +66,8 @@ def write(run: Run, recipe: Recipe) -> Path:
 
 
 def final_system(recipe: Recipe, stage: EvaluateStage) -> str:
-    """The system that a run is about: its last student, checked where it is evaluated so, or the last evaluated."""
-    trained = [s.name for s in recipe.stage if isinstance(s, SFTStage | DPOStage) and s.name in stage.systems]
+    """Return the system that a run is about: its last student, as used if it is evaluated so, or the last system."""
+    trained = [name for name in recipe.trained() if name in stage.systems]
     checked = [
         name for name in stage.systems if name in recipe.systems and recipe.systems[name].student in trained[-1:]
     ]
@@ -77,74 +80,67 @@ def stage_of(recipe: Recipe, benchmark: str) -> EvaluateStage:
 
 
 def headline_of(stage: EvaluateStage, rows: Mapping[str, gallery.Rows]) -> str:
-    """The metric that a benchmark is about: the stage's first, or fidelity where nothing was rendered."""
+    """Return the main metric of a benchmark: the stage's first, or fidelity if nothing was rendered."""
     first = stage.metrics[0]
-    rendered = any(first in row["metrics"] for found in rows.values() for row in found.values())
+    rendered = any(first in candidate.scores for found in rows.values() for candidate in found.values())
     return first if rendered else "fidelity"
 
 
-def _benchmark(run: Run, recipe: Recipe, summary: Mapping[str, Any], name: str) -> dict[str, Any]:
-    stored, stage = run.database.evaluation(name), stage_of(recipe, name)
-    order = [system for system in (*stage.systems, stage.ceiling) if system in stored]
-    rows = {system: stored[system] for system in order if system}
+def _benchmark(run: Run, recipe: Recipe, summary: Summary, name: str) -> dict[str, Any]:
+    """Return the template's fields for a benchmark."""
+    stored, stage = run.records.evaluation(name), stage_of(recipe, name)
+    rows = {system: stored[system] for system in stage.all_systems if system in stored}
     headline, final = headline_of(stage, rows), final_system(recipe, stage)
-    means: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in summary["means"]:
-        if row["benchmark"] == name:
-            means.setdefault(row["system"], {})[row["metric"]] = row
-    metrics = list(dict.fromkeys(metric for found in means.values() for metric in found))
+    means: dict[str, dict[str, Mean]] = {}
+    for row in summary.means:
+        if row.benchmark == name:
+            means.setdefault(row.system, {})[row.metric] = row
+    metrics = list(dict.fromkeys(name for found in means.values() for name in found))
     values = {system: _values(found, headline) for system, found in rows.items()}
     students = [system for system in stage.systems if system in rows]
-    compared = len(students) > 1 and final in rows
-    comparisons = [row for row in summary["comparisons"] if row["benchmark"] == name]
+    comparisons = [row for row in summary.comparisons if row.benchmark == name]
+    drawn = Markup(charts.distributions(values, headline)) if any(values.values()) else ""  # noqa: S704 - our drawing
+    shelves = {}
+    if len(students) > 1 and final in rows:
+        shelves = gallery.shelves(run, (students[0], final), rows[students[0]], rows[final], headline)
     return {
         "name": name,
-        "size": summary["benchmarks"][name],
+        "size": summary.benchmarks[name],
         "headline": headline,
         "final": final,
         "tables": {
-            "What the clips show": [metric for metric in metrics if metric in stage.metrics],
-            "What the prompts are like": [metric for metric in metrics if metric not in stage.metrics],
+            "Scores of the clips": [m for m in metrics if m in stage.metrics],
+            "Properties of the prompts": [m for m in metrics if m not in stage.metrics],
         },
         "means": means,
         "comparisons": comparisons,
-        "wins": [row for row in comparisons if row["a"] == final and row["metric"] == headline],
-        "gaps": {row["system"]: row for row in summary["gaps"] if row["benchmark"] == name},
-        "distributions": Markup(charts.distributions(values, headline))  # noqa: S704 - our own drawing
-        if any(values.values())
-        else "",
+        "wins": [row for row in comparisons if row.a == final and row.metric == headline],
+        "gaps": {row.system: row for row in summary.gaps if row.benchmark == name},
+        "distributions": drawn,
         "changes": _changes(rows, students),
-        "shelves": gallery.shelves(
-            run,
-            registry.build(stage.judge.component("reward")),
-            (students[0], final),
-            rows[students[0]],
-            rows[final],
-            headline,
-        )
-        if compared
-        else {},
+        "shelves": shelves,
     }
 
 
-def _values(rows: gallery.Rows, metric: str) -> list[float]:
-    return [value for row in rows.values() if (value := gallery.value(row, metric)) is not None]
+def _values(rows: gallery.Rows, name: str) -> list[float]:
+    return [value for candidate in rows.values() if (value := metric(candidate, name)) is not None]
 
 
 def _answer(benchmarks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The first comparison of the final system, and in a word what it says."""
-    wins = next((benchmark["wins"] for benchmark in benchmarks if benchmark["wins"]), None)
+    """Return the first comparison of the final system, with its answer in a word."""
+    wins: list[Comparison] | None = next((benchmark["wins"] for benchmark in benchmarks if benchmark["wins"]), None)
     if wins is None:
         return None
-    low, high = wins[0]["ci95"]
-    return {**wins[0], "word": "Yes" if low > 0.5 else "No" if high < 0.5 else "It cannot be told"}
+    low, high = wins[0].ci95
+    word = "Yes" if low > 0.5 else "No" if high < 0.5 else "Undecided"
+    return {**wins[0].model_dump(), "word": word}
 
 
 def _changes(rows: Mapping[str, gallery.Rows], systems: Sequence[str]) -> list[dict[str, Any]]:
-    """Which words each system uses in more, and in fewer, of its prompts than the system before it."""
+    """Return the words that each system uses in more, and in fewer, of its prompts than the system before it."""
     shares = {}
     for system in systems:
-        counts = Counter(word for row in rows[system].values() for word in set(gallery.words(row["text"])))
+        counts = Counter(word for candidate in rows[system].values() for word in set(gallery.words(candidate.text)))
         shares[system] = {word: count / max(len(rows[system]), 1) for word, count in counts.items()}
     changes = []
     for before, after in pairwise(systems):

@@ -12,9 +12,9 @@ import numpy as np
 from promptreel import media, profiles, registry
 from promptreel.config import Recipe
 from promptreel.errors import RenderError
+from promptreel.media import ClipStore
 from promptreel.objective import Objective
 from promptreel.protocols import Generator, Reward
-from promptreel.store import ClipStore
 from promptreel.types import Candidate, Clip, Component, Failure, Query, RenderRequest, ScoredClip
 
 HEIGHT = 384

@@ -1,5 +1,5 @@
-"""The rewriter behind HTTP, in the words of OpenAI's chat completions: text in, text out.
+"""The rewriter over HTTP, in the protocol of OpenAI's chat completions.
 
-``wire`` is what goes over the line, ``batching`` makes one model call of many waiting requests, ``app`` answers, and
-``listen`` opens the port and ends in order.
+``schemas`` holds requests and responses, ``batching`` makes one model call of many waiting requests, ``app`` answers
+them, and ``run`` opens the port and ends in order.
 """

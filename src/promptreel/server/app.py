@@ -1,4 +1,4 @@
-"""The application: who may ask, how much, and what comes back."""
+"""The application: access, limits, and answers."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from promptreel.errors import Interrupted, PromptreelError, QueryError, Refused, did_you_mean
 from promptreel.fingerprint import content_id
 from promptreel.protocols import LLM
-from promptreel.rewriting.rewriter import Rewriter
-from promptreel.server.batching import Batcher, Caller
-from promptreel.server.schemas import Answer, ApiError, ChatRequest, error_body
-from promptreel.types import Rewrite
+from promptreel.rewriting import Rewriter
+from promptreel.server.batching import Batcher, RequestLLM
+from promptreel.server.schemas import Answer, ApiError, ChatRequest, Choice, error_body
+from promptreel.types import Candidate
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on."""
+    """Limits of a server."""
 
     body: int = 256 * 1024
     """Bytes of a request."""
-    patience: float = 30.0
+    arrival: float = 30.0
     """Seconds in which a request must have arrived."""
     open: int = 128
-    """Requests that are answered or wait at once; further ones are told to come back."""
+    """Requests open at once; further ones are told to come back."""
     rows: int = 32
-    """Conversations in a call of the model."""
+    """Conversations in one call of the model."""
     window: float = 0.01
     """Seconds that an idle model waits for more."""
 
 
 DISCARDED = 8 * 2**20
-"""Bytes of a refused request that are read all the same: a client that is still sending would miss the answer."""
+"""Bytes of a refused request that are read anyway: a client that is still sending would miss the answer."""
 
 
-class Door:
-    """Lets in who has the token, with a request that is not too big and does not take forever to arrive."""
+class RequestGuard:
+    """Middleware that admits requests with the token, of limited size, that arrive in time."""
 
     def __init__(self, app: ASGIApp, token: str | None, limits: Limits) -> None:
         self.app, self.limits = app, limits
@@ -62,7 +62,7 @@ class Door:
         if scope["type"] != "http" or not scope["path"].startswith("/v1"):
             await self.app(scope, receive, send)
             return
-        arriving = Arriving(receive, self.limits)
+        arriving = BoundedBody(receive, self.limits)
         headers = dict(scope["headers"])
         size = headers.get(b"content-length", b"0")
         refusal = None
@@ -72,7 +72,7 @@ class Door:
         elif size.isdigit() and int(size) > self.limits.body:
             refusal = arriving.too_big()
         if refusal:
-            with suppress(ApiError):  # it takes too long: the answer is the same
+            with suppress(ApiError):  # a late body gets the same answer
                 await arriving.discard()
             await _error(refusal)(scope, receive, send)
         else:
@@ -83,18 +83,18 @@ class Door:
         return not self.token or (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token))
 
 
-class Arriving:
-    """A request on its way in: raises ``ApiError`` when it grows too big or too old."""
+class BoundedBody:
+    """The body of a request on its way in. Raises ``ApiError`` when it grows too large or too late."""
 
     def __init__(self, receive: Receive, limits: Limits) -> None:
         self._receive, self._limits = receive, limits
-        self._until = time.monotonic() + limits.patience
+        self._until = time.monotonic() + limits.arrival
         self._bytes = 0
         self._whole = False
 
     async def __call__(self) -> Message:
         if self._whole:
-            return await self._receive()  # which tells when the client hangs up
+            return await self._receive()  # reports that the client hung up
         message = await self._more()
         if self._bytes > self._limits.body:
             await self.discard()
@@ -113,14 +113,14 @@ class Arriving:
             async with asyncio.timeout(self._until - time.monotonic()):
                 message = await self._receive()
         except TimeoutError as error:
-            raise ApiError(408, f"the request did not arrive in {self._limits.patience:g} s", "timeout") from error
+            raise ApiError(408, f"the request did not arrive in {self._limits.arrival:g} s", "timeout") from error
         self._bytes += len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         return message
 
 
-class Counter:
-    """Where requests are answered: each in a thread that mostly waits for the model."""
+class RewriteService:
+    """The service that answers requests, each in a thread that mostly waits for the model."""
 
     def __init__(self, rewriter: Rewriter, model: LLM, name: str, limits: Limits) -> None:
         self.rewriter, self.name, self.limits = rewriter, name, limits
@@ -128,7 +128,7 @@ class Counter:
         self.batcher = Batcher(model, limits.rows, limits.window)
         own = rewriter.writer
         self.fingerprint = (
-            "fp_" + content_id(model.fingerprint, own.format, rewriter.profile.name, rewriter.safety)[:12]
+            "fp_" + content_id(model.fingerprint, own.format, rewriter.profile.name, rewriter.policy.safety)[:12]
         )
         self._threads = ThreadPoolExecutor(limits.open, "request")
 
@@ -137,21 +137,21 @@ class Counter:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, asked: ChatRequest, request: Request) -> Answer | None:
-        """The answer, or ``None`` if the asker has gone. Raises ``ApiError`` and whatever a rewriter raises."""
+        """Return the answer, or ``None`` if the client has gone. Raises ``ApiError`` and the errors of a rewriter."""
         if asked.model not in (None, self.name):
             message = f"unknown model {asked.model!r}{did_you_mean(asked.model or '', [self.name])}"
             raise ApiError(404, message, "model_not_found", "model")
-        caller = Caller(self.batcher)
-        own = self.rewriter.writer.sampling
-        sampling = asked.sampling(own)
-        seed = self.rewriter.seed if asked.seed is None else asked.seed
-        rewriter = self.rewriter.drawing(caller, sampling, seed)
+        model = RequestLLM(self.batcher)
+        sampling = asked.sampling(self.rewriter.writer.sampling)
         query = asked.query
         if self.open >= self.limits.open:
             raise ApiError(429, "too many requests are waiting: come back", "queue_full", headers={"Retry-After": "1"})
         self.open += 1
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, functools.partial(rewriter.candidates, query, asked.n or 1))
+        rewrite = functools.partial(
+            self.rewriter.candidates, query, asked.n or 1, model=model, sampling=sampling, seed=asked.seed
+        )
+        work = loop.run_in_executor(self._threads, rewrite)
         work.add_done_callback(self._done)
         gone = asyncio.create_task(_gone(request))
         either: set[asyncio.Future[Any]] = {work, gone}
@@ -160,27 +160,29 @@ class Counter:
         finally:
             gone.cancel()
             if not work.done():
-                caller.leave()
-        return self._written(asked, work.result(), caller, sampling.max_tokens) if work.done() else None
+                model.leave()
+        return self._answer(asked, work.result(), model, sampling.max_tokens) if work.done() else None
 
-    def _done(self, work: asyncio.Future[list[Rewrite]]) -> None:
+    def _done(self, work: asyncio.Future[list[Candidate]]) -> None:
         self.open -= 1
         if not work.cancelled():
-            work.exception()  # has been seen, also when nobody waits for it any more
+            work.exception()  # marks it as seen, also if the client has gone
 
-    def _written(self, asked: ChatRequest, rewrites: list[Rewrite], caller: Caller, longest: int) -> Answer:
-        cut_off = [" ".join(reply.text.split()) for reply in caller.replies if reply.written >= longest]
+    def _answer(self, asked: ChatRequest, candidates: list[Candidate], model: RequestLLM, longest: int) -> Answer:
+        cut_off = [" ".join(c.text.split()) for c in model.completions if c.completion_tokens >= longest]
+        choices = [
+            Choice(candidate, asked.cut(candidate.text), not any(candidate.text in text for text in cut_off))
+            for candidate in candidates
+        ]
         return Answer(
-            f"chatcmpl-{uuid.uuid4().hex}",
-            int(time.time()),
-            self.name,
-            self.fingerprint,
-            rewrites,
-            [asked.cut(rewrite.text) for rewrite in rewrites],
-            [not any(rewrite.text in text for text in cut_off) for rewrite in rewrites],
-            self.rewriter.profile.token_limit,
-            sum(reply.read for reply in caller.replies),
-            sum(reply.written for reply in caller.replies),
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            created=int(time.time()),
+            model=self.name,
+            fingerprint=self.fingerprint,
+            choices=choices,
+            token_limit=self.rewriter.profile.token_limit,
+            prompt_tokens=sum(completion.prompt_tokens for completion in model.completions),
+            completion_tokens=sum(completion.completion_tokens for completion in model.completions),
         )
 
 
@@ -197,18 +199,18 @@ async def _gone(request: Request) -> None:
 def create_app(
     rewriter: Rewriter, model: LLM, name: str, token: str | None = None, limits: Limits | None = None
 ) -> FastAPI:
-    """The application that serves a rewriter under a name. ``model`` is the rewriter's own, built once."""
+    """Return the application that serves a rewriter under a name. ``model`` is the rewriter's own, built once."""
     limits = limits or Limits()
-    counter = Counter(rewriter, model, name, limits)
+    service = RewriteService(rewriter, model, name, limits)
     listed = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "promptreel"}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        counter.close()
+        service.close()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Door, token=token, limits=limits)
+    app.add_middleware(RequestGuard, token=token, limits=limits)
     app.add_exception_handler(StarletteHTTPException, _handle_http)
     app.add_exception_handler(RequestValidationError, _handle_shape)
     app.add_exception_handler(PromptreelError, _handle_own)
@@ -216,7 +218,7 @@ def create_app(
 
     @app.get("/health")
     async def health() -> dict[str, object]:
-        return {"status": "ok", "open": counter.open}
+        return {"status": "ok", "open": service.open}
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
@@ -231,9 +233,9 @@ def create_app(
     @app.post("/v1/chat/completions")
     async def chat(asked: ChatRequest, request: Request) -> Response:
         asked.check()
-        answer = await counter.answer(asked, request)
+        answer = await service.answer(asked, request)
         if answer is None:
-            return Response(status_code=499)  # nobody reads it
+            return Response(status_code=499)  # the client has gone
         if asked.stream:
             events = answer.events(bool(asked.stream_options and asked.stream_options.include_usage))
             return StreamingResponse(
@@ -256,7 +258,7 @@ async def _handle_http(request: Request, error: Exception) -> Response:
 
 
 async def _handle_shape(request: Request, error: Exception) -> Response:
-    """JSON that is broken is 400, JSON of another shape 422; the message names the field and not what was in it."""
+    """Return 400 for broken JSON, 422 for JSON of another shape; the message names the field, not its content."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
@@ -270,7 +272,7 @@ async def _handle_shape(request: Request, error: Exception) -> Response:
 
 
 async def _handle_own(request: Request, error: Exception) -> Response:
-    """A query that cannot or must not be rewritten is the asker's to change; anything else is the model's fault."""
+    """Return 400 for a query that cannot or must not be rewritten; other errors are the model's fault."""
     if isinstance(error, Refused):
         return _error(ApiError(400, str(error), "content_policy_violation", "messages"))
     if isinstance(error, QueryError):

@@ -1,4 +1,4 @@
-"""Opens the port, serves until a signal comes, and ends in order."""
+"""The server's life: open a port, serve until a signal comes, end in order."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from fastapi import FastAPI
 from promptreel.errors import Interrupted, UserError
 
 TOKEN = "PROMPTREEL_TOKEN"  # noqa: S105 - a name, not a secret
-"""The environment variable with the token."""
+"""Environment variable with the token."""
 GRACE = 10
-"""Seconds that requests under way have to end after the first signal; a second one does not wait."""
+"""Seconds that requests under way have to end after the first signal; a second signal does not wait."""
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token that requests must bring: from a file, or the environment, or none.
+    """Return the token that requests must bring, from a file or the environment; ``None`` without one.
 
-    It is in no argument of a command, since those can be read by others on the machine.
+    A token is no argument of a command: other users of the machine could read it. Raises ``UserError`` for a file that
+    cannot be read and a token that is not one word of ASCII characters.
     """
     given = os.environ.get(TOKEN)
     if file is not None:
@@ -39,12 +40,12 @@ def read_token(file: Path | None) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, and nobody else reaches it."""
+    """Return True for a host that only this machine reaches."""
     return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ``UserError`` for a port that is taken and a host that is not this machine's."""
+    """Return a listening socket. Raises ``UserError`` for a port in use and a host that is not this machine's."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=1024)
@@ -60,7 +61,7 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)  # uvicorn ends in order, then sends itself the signal again
     uvicorn.Server(config).run(sockets=[listening])
-    # A model call under way cannot be broken off: the process waits for it, but not for ever.
+    # A model call under way cannot be broken off: the process waits for it for a limited time.
     last = threading.Timer(GRACE, os._exit, [Interrupted.exit_code])
     last.daemon = True
     last.start()

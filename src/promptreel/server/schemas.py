@@ -1,4 +1,4 @@
-"""What goes over the line: OpenAI's chat completions, as far as a rewriter can mean them."""
+"""Request and response schemas: the subset of OpenAI chat completions that a rewriter supports."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Annotated, Any
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from promptreel.types import Rewrite, SamplingParams
+from promptreel.types import Candidate, SamplingParams
 
 CHOICES = 8
-"""The most rewrites that one request may ask for."""
+"""Largest number of rewrites in one request."""
 FOREIGN = ("tools", "functions", "logprobs", "logit_bias", "audio", "prediction", "web_search_options")
-"""Fields that ask for another kind of answer: refused, where others that are unknown are ignored."""
+"""Fields that ask for another kind of answer and are refused. Other unknown fields are ignored."""
 
 
 class ApiError(HTTPException):
-    """An answer that is an error, in the shape that OpenAI's clients read."""
+    """An error response, in the shape that OpenAI's clients read."""
 
     def __init__(
         self, status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None
@@ -55,7 +55,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A request for rewrites. The last user message is the query; system messages and earlier turns are not read."""
+    """A request for rewrites. The last user message is the query; system messages and earlier turns are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -73,7 +73,7 @@ class ChatRequest(BaseModel):
     response_format: dict[str, Any] | None = None
 
     def check(self) -> None:
-        """Raise ``ApiError`` for what would be another kind of answer."""
+        """Raise ``ApiError`` for a request of another kind of answer."""
         for name in FOREIGN:
             if (self.model_extra or {}).get(name):
                 raise ApiError(400, f"this model rewrites text and takes no {name!r}", "unsupported_parameter", name)
@@ -83,7 +83,7 @@ class ChatRequest(BaseModel):
 
     @property
     def query(self) -> str:
-        """What is to be rewritten. Raises ``ApiError`` when nobody asks, or asks in pictures."""
+        """The text to rewrite. Raises ``ApiError`` without a user message, or for one with pictures."""
         turn = next((turn for turn in reversed(self.messages) if turn.role == "user"), None)
         if turn is None:
             raise ApiError(400, "there is no message with the role 'user' to rewrite", "no_query", "messages")
@@ -92,7 +92,10 @@ class ChatRequest(BaseModel):
         return turn.text
 
     def sampling(self, own: SamplingParams) -> SamplingParams:
-        """How the request draws: as the model was trained to, but for what is asked; never longer than its own."""
+        """Return the model's own sampling with the request's changes. No completion is longer than the model's own.
+
+        Raises ``ApiError`` for several rewrites at temperature 0.
+        """
         temperature = own.temperature if self.temperature is None else self.temperature
         if temperature == 0 and (self.n or 1) > 1:
             raise ApiError(400, "at temperature 0 all rewrites are the same: ask for n = 1", "invalid_value", "n")
@@ -102,47 +105,57 @@ class ChatRequest(BaseModel):
         )
 
     def cut(self, text: str) -> str:
-        """A text up to the first of the sequences at which the request stops."""
+        """Return a text up to the first of the request's stop sequences."""
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return min((text.split(stop)[0] for stop in stops if stop), key=len, default=text)
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A candidate, and the text of it that is given out."""
+
+    candidate: Candidate
+    text: str
+    """Its text, up to the first stop sequence."""
+    finished: bool
+    """False if the model was cut off at its token limit."""
+
+
+@dataclass(frozen=True)
 class Answer:
-    """Rewrites as a chat completion. ``read`` and ``written`` count tokens; ``limit`` is the video model's."""
+    """Candidates as a chat completion."""
 
     id: str
     created: int
+    """Unix time in seconds."""
     model: str
     fingerprint: str
-    rewrites: Sequence[Rewrite]
-    texts: Sequence[str]
-    finished: Sequence[bool]
-    """Whether each was written to its end, and not cut off at the tokens it may have."""
-    limit: int
-    read: int
-    written: int
+    choices: Sequence[Choice]
+    token_limit: int
+    """Tokens that the video model reads."""
+    prompt_tokens: int
+    completion_tokens: int
 
     def body(self) -> dict[str, Any]:
         choices = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": self.texts[index], "refusal": None},
-                "finish_reason": self._end(index),
+                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "finish_reason": _finish(choice),
                 "logprobs": None,
-                "promptreel": self._known(index),
+                "promptreel": self._facts(choice),
             }
-            for index in range(len(self.texts))
+            for index, choice in enumerate(self.choices)
         ]
         return {**self._head("chat.completion"), "choices": choices, "usage": self._usage()}
 
     def events(self, usage: bool) -> Iterator[str]:
-        """The answer as server-sent events, a word each: a rewrite is judged whole before any of it is sent."""
-        for index, text in enumerate(self.texts):
+        """Yield the answer as server-sent events, a word each. A rewrite is judged whole before any of it is sent."""
+        for index, choice in enumerate(self.choices):
             yield self._event([_delta(index, {"role": "assistant", "content": ""})])
-            for word in re.findall(r"\s*\S+|\s+$", text):
+            for word in re.findall(r"\s*\S+|\s+$", choice.text):
                 yield self._event([_delta(index, {"content": word})])
-            last = {**_delta(index, {}, self._end(index)), "promptreel": self._known(index)}
+            last = {**_delta(index, {}, _finish(choice)), "promptreel": self._facts(choice)}
             yield self._event([last])
         if usage:
             yield self._event([], usage=self._usage())
@@ -156,22 +169,26 @@ class Answer:
         head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
         return {**head, "system_fingerprint": self.fingerprint}
 
-    def _end(self, index: int) -> str:
-        return "stop" if self.finished[index] else "length"
-
-    def _known(self, index: int) -> dict[str, Any]:
-        """What else is known of a rewrite: nothing is left out, or too long, without a word."""
-        rewrite = self.rewrites[index]
+    def _facts(self, choice: Choice) -> dict[str, Any]:
+        """Return further facts about a rewrite, such as its length and the parts of the query that it left out."""
         return {
-            "tokens": rewrite.tokens,
-            "token_limit": self.limit,
-            "removed": rewrite.removed,
-            "problems": rewrite.verdict.problems if rewrite.verdict else [],
+            "tokens": choice.candidate.tokens,
+            "token_limit": self.token_limit,
+            "removed": choice.candidate.removed,
+            "problems": choice.candidate.verdict.problems if choice.candidate.verdict else [],
         }
 
     def _usage(self) -> dict[str, int]:
-        total = self.read + self.written
-        return {"prompt_tokens": self.read, "completion_tokens": self.written, "total_tokens": total}
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+        }
+
+
+def _finish(choice: Choice) -> str:
+    return "stop" if choice.finished else "length"
 
 
 def _delta(index: int, delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:

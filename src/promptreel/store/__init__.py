@@ -1,6 +1,5 @@
 """Everything done and paid for: the database, the clip store and the run directory."""
 
-from promptreel.store.clips import ClipStore
 from promptreel.store.database import Database
 from promptreel.store.records import Records
 from promptreel.store.run import Run
@@ -9,7 +8,6 @@ from promptreel.store.user_cache import user_cache
 
 __all__ = [
     "BenchmarkSize",
-    "ClipStore",
     "Comparison",
     "Database",
     "Findings",

@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, select
 
+from promptreel.errors import RunError
 from promptreel.store import dialect
-from promptreel.store.migrations import migrate
+from promptreel.store.migrations import layout, migrate
 from promptreel.store.tables import queries
 from promptreel.types import Attachment, Query
 
@@ -19,9 +20,16 @@ class Database:
 
     def __init__(self, url: str, writable: bool = True) -> None:
         self.engine = dialect.connect(url, writable)
-        with self.engine.begin() as connection:
-            self.new = migrate(connection, change=writable)
+        with self.reading() as connection:
+            found = layout(connection)
+        self.new = found.empty
         """True if there was nothing in it before."""
+        if found.missing and not writable:
+            lacking = found.missing[0].__name__
+            raise RunError(f"the database lacks the migration {lacking}: go on with the run to have it applied")
+        if found.missing:
+            with self.engine.execution_options(**{dialect.WRITES: True}).begin() as connection:
+                migrate(connection)
 
     def flaw(self) -> str | None:
         """Return the first damage in the database's file, or ``None``."""

@@ -20,6 +20,8 @@ LOOKUP = 500
 FULL_WORDS = ("no space left on device", "database or disk is full", "disk quota exceeded")
 """Messages of a full disk from libraries that pass on no error number: SQLite, and the writer of safetensors."""
 HELD_WORDS = ("locked",)
+WRITES = "writes"
+"""Execution option of connections whose transactions write, whatever they do first."""
 DAMAGED_WORDS = ("malformed", "not a database")
 
 
@@ -80,4 +82,5 @@ def _configure_to_read(connection: Any, _: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    """Begin a transaction; one that reads before it writes takes the lock for writing first (``WRITES``)."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, inspect, select
 
@@ -16,16 +17,26 @@ def m001_tables(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_tables,)
+Migration = Callable[[Connection], None]
+MIGRATIONS: tuple[Migration, ...] = (m001_tables,)
 """All migrations, in order. A released one is never changed; a new one is appended."""
 NAMES = tuple(migration.__name__ for migration in MIGRATIONS)
 
 
-def migrate(connection: Connection, change: bool = True) -> bool:
-    """Apply the migrations that a database lacks; return True if it was empty before.
+@dataclass(frozen=True)
+class Layout:
+    """The layout of a database."""
 
-    With ``change`` False, nothing is written. Raises ``RunError`` for a database of another layout: an older one that
-    may not be changed here, one of a newer version, or one from before migrations had names.
+    empty: bool
+    """True if there is nothing in it."""
+    missing: tuple[Migration, ...]
+    """Migrations that it lacks, in order."""
+
+
+def layout(connection: Connection) -> Layout:
+    """Return the layout of a database.
+
+    Raises ``RunError`` for one that a newer version made, or one from before migrations had names.
     """
     tables = inspect(connection).get_table_names()
     if tables and migrations.name not in tables:
@@ -36,10 +47,11 @@ def migrate(connection: Connection, change: bool = True) -> bool:
     applied = set(connection.scalars(select(migrations.c.name))) if tables else set()
     if unknown := sorted(applied - set(NAMES)):
         raise RunError(f"the database has the migration {unknown[-1]}, made by a newer promptreel: use that one")
-    missing = [migration for migration in MIGRATIONS if migration.__name__ not in applied]
-    if missing and not change:
-        raise RunError(f"the database lacks the migration {missing[0].__name__}: go on with the run to have it applied")
-    for migration in missing:
+    return Layout(not tables, tuple(migration for migration in MIGRATIONS if migration.__name__ not in applied))
+
+
+def migrate(connection: Connection) -> None:
+    """Apply the migrations that a database lacks, in a transaction that holds its lock for writing."""
+    for migration in layout(connection).missing:
         migration(connection)
         dialect.insert_missing(connection, migrations, [{"name": migration.__name__}])
-    return not tables

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from promptreel.errors import RunError, UserError
-from promptreel.store.clips import ClipStore
+from promptreel.media import ClipStore
 from promptreel.store.database import Database
 from promptreel.store.dialect import folder_of
 from promptreel.store.disk_errors import damaged, explain

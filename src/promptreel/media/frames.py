@@ -71,12 +71,12 @@ def encode_picture(frame: np.ndarray, scale: int = 1) -> bytes:
 
 def write_video(path: Path, frames: np.ndarray, fps: float, scale: int = 1) -> None:
     """Write ``encode_video`` of frames ``(T, H, W, 3)`` uint8 to a file, which appears when it is complete."""
-    _write(path, encode_video(frames, fps, scale))
+    write_whole(path, encode_video(frames, fps, scale))
 
 
 def write_picture(path: Path, frame: np.ndarray, scale: int = 1) -> None:
     """Write ``encode_picture`` of a frame ``(H, W, 3)`` uint8 to a file, which appears when it is complete."""
-    _write(path, encode_picture(frame, scale))
+    write_whole(path, encode_picture(frame, scale))
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -115,12 +115,28 @@ def shrink(frames: np.ndarray, width: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in np.ascontiguousarray(frames)])
 
 
-def beside(clips: Sequence[np.ndarray], gap: int) -> np.ndarray:
-    """Return the frames of clips of one shape ``(T, H, W, 3)`` in a row, with black gaps of ``gap`` pixels between."""
-    length, height = clips[0].shape[:2]
-    black = np.zeros((length, height, gap, 3), np.uint8)
-    parts = [part for frames in clips for part in (black, frames)]
-    return np.concatenate(parts[1:], axis=2)
+def beside(clips: Sequence[np.ndarray | None], gap: int, width: int | None = None, fill: int = 0) -> np.ndarray:
+    """Return clips ``(T, H, W, 3)`` in a row, with gaps of ``gap`` pixels between.
+
+    Each clip is at most ``width`` pixels wide. A shorter clip stands still at its end. Gaps, missing clips and the
+    space below a lower clip have the value ``fill`` (0..255). Raises ``ValueError`` if no clip is there.
+    """
+    there = next((frames for frames in clips if frames is not None), None)
+    if there is None:
+        raise ValueError("there is no clip to show")
+    shown = [np.full_like(there, fill) if frames is None else frames for frames in clips]
+    shown = [frames if width is None else shrink(frames, width) for frames in shown]
+    length, height = max(len(frames) for frames in shown), max(frames.shape[1] for frames in shown)
+    between = np.full((length, height, gap, 3), fill, np.uint8)
+    parts = [part for frames in shown for part in (between, _padded(frames, length, height, fill))]
+    joined: np.ndarray = np.concatenate(parts[1:], axis=2)
+    return joined
+
+
+def _padded(frames: np.ndarray, length: int, height: int, fill: int) -> np.ndarray:
+    later = [(0, length - len(frames)), (0, 0), (0, 0), (0, 0)]
+    lower = [(0, 0), (0, height - frames.shape[1]), (0, 0), (0, 0)]
+    return np.pad(np.pad(frames, later, mode="edge"), lower, constant_values=fill)
 
 
 def _encode(pixels: np.ndarray, fps: float, codec: _Codec, tags: Mapping[str, str] | None = None) -> bytes:
@@ -140,7 +156,7 @@ def _encode(pixels: np.ndarray, fps: float, codec: _Codec, tags: Mapping[str, st
     return buffer.getvalue()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, and rename it when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

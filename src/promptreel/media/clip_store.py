@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from promptreel.errors import RunError, UserError
+from promptreel.media import frames
 from promptreel.types import Clip
 
 
@@ -28,28 +28,16 @@ class ClipStore:
 
     def write(self, clip: Clip) -> None:
         """Write a clip whole: readers see all of it or nothing."""
-        from promptreel import media
-
-        path = self._path(clip.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            temporary.write_bytes(media.encode_lossless(clip.frames, clip.fps))
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)  # a full disk needs the room
-            raise
+        frames.write_whole(self._path(clip.id), frames.encode_lossless(clip.frames, clip.fps))
 
     def read(self, clip: str, fps: float = 0.0) -> Clip:
         """Return a clip as stored. Raises ``RunError`` if it is missing or damaged."""
-        from promptreel import media
-
         path = self._path(clip)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise RunError(f"cannot read the clip {path.name}: {error.strerror}") from error
-        return Clip(clip, media.decode(data, path.name), fps)
+        return Clip(clip, frames.decode(data, path.name), fps)
 
     def remove(self, clip: str) -> None:
         """Remove a damaged clip, so that it can be written again."""

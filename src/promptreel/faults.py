@@ -1,11 +1,12 @@
-"""Classification of the errors of model libraries: one batch at fault, or the machine."""
+"""Classification of errors: one batch at fault, the machine, or a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from promptreel.errors import PromptreelError, RenderError, RunError
+from promptreel.types import Completion, Failure
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -45,3 +46,14 @@ def classified(what: str) -> Iterator[None]:
                 "on from here"
             ) from error
         raise RenderError(one_line(error), "memory" if out_of_memory(error) else "render") from error
+
+
+def raise_if_unanswered(results: Sequence[Completion | Failure]) -> None:
+    """Raise ``RunError`` if every request failed and one of the failures is transient: the server cannot be reached.
+
+    Stored failures are never asked for again, so those of an outage must not be stored.
+    """
+    failures = [result for result in results if isinstance(result, Failure) and result.transient]
+    if failures and len(failures) == len(results):
+        why = f"{failures[0].reason} {failures[0].detail}".strip()
+        raise RunError(f"nobody answers ({why}); what was stored is whole: the same command goes on from here")
