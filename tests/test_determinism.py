@@ -1,7 +1,8 @@
-"""The same recipe gives the same run, whatever process, hash seed or installation it runs in."""
+"""The same recipe gives the same run in every process, with every hash seed, and from an installed wheel."""
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import venv
@@ -11,46 +12,59 @@ from typing import Any
 import fakes
 import pytest
 
+from promptreel.media import ClipStore
+
 ROOT = Path(__file__).parents[1]
 STUDENT = ROOT / "src" / "promptreel" / "tiny" / "weights" / "student"
 RUN = """
 import sys
-from pathlib import Path
 import fakes
-from promptreel import registry
 from promptreel.pipeline import run
-for kind, name in fakes.NAMES.items():
-    registry.BUILT_IN[kind]["fake"] = f"fakes:{name}"
-run(fakes.recipe(), "x", Path(sys.argv[1]))
+from promptreel.testing import register_fakes
+register_fakes()
+run(fakes.recipe(), sys.argv[1])
 """
+OWN = ("run", "seconds")
+"""Columns that differ from run to run."""
 
 
 def stored(place: Path) -> dict[str, Any]:
-    """The summary of a run without its times, and every row that it stored of what it made."""
-    import sqlite3
-
+    """Return the summary of a run without its times, and every row of its database but its environments."""
     summary = json.loads((place / "summary.json").read_text())
     summary.pop("seconds")
-    tables = ("queries", "clips", "scores", "replies", "verdicts", "rewrites", "pairs", "evaluations", "losses")
+    found = {"summary": summary}
     with sqlite3.connect(place / "run.db") as connection:
-        rows = {table: sorted(connection.execute(f"SELECT * FROM {table}"), key=repr) for table in tables}
-    return {"summary": summary, **rows}
+        connection.row_factory = sqlite3.Row
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in set(tables) - {"runs"}:
+            rows = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+            found[table] = sorted(repr([(key, row[key]) for key in row if key not in OWN]) for row in rows)
+    return found
+
+
+def pixels(place: Path) -> dict[str, bytes]:
+    """Return the pixels of a run's clips."""
+    store = ClipStore(str(place / "clips"))
+    return {path.stem: store.read(path.stem).frames.tobytes() for path in (place / "clips").rglob("*.mkv")}
 
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_run(tmp_path: Path) -> None:
+    """Also the same ledger of batches, and the same pixels."""
     (tmp_path / "q.txt").write_text("\n".join([*fakes.QUERIES, "broken hoop", "slow box"]))
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run([sys.executable, "-c", RUN, seed], cwd=tmp_path, env=environment, check=True)
     first, second = stored(tmp_path / "1"), stored(tmp_path / "2")
-    assert first["clips"]
+    tables = {"clips", "scores", "completions", "verdicts", "candidates", "pairs", "evaluations", "batches"}
+    assert all(first[table] for table in tables)
     assert first == second
+    assert pixels(tmp_path / "1") == pixels(tmp_path / "2")
 
 
 @pytest.fixture(scope="module")
 def promptreel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command of the wheel of this repository, in an environment that has its dependencies and nothing else."""
+    """Install the wheel of this repository beside its dependencies and nothing else; return the path of its command."""
     pytest.importorskip("hatchling", reason="building a wheel needs hatchling: pip install 'promptreel[dev]'")
     place = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -73,6 +87,7 @@ def promptreel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(promptreel: Path, *arguments: str) -> str:
+    """Run the installed command; return its output."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(promptreel.parents[2]), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [promptreel, *arguments], cwd=promptreel.parents[2], env=environment, capture_output=True, text=True
@@ -82,7 +97,7 @@ def call(promptreel: Path, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_wheel_brings_a_command(promptreel: Path) -> None:
+def test_the_wheel_installs_a_command(promptreel: Path) -> None:
     assert "Usage" in call(promptreel, "--help")
 
 

@@ -1,4 +1,4 @@
-"""The page of a run: it says what was found, shows it moving, and treats every text as text."""
+"""The page of a run: it tells the result, shows moving clips, treats every text as text, and loads no model."""
 
 import html.parser
 import json
@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import small_world
 
+from promptreel import registry
 from promptreel.config import EvaluateStage, load_recipe
 from promptreel.errors import RunError
 from promptreel.pipeline import run
-from promptreel.report import picture
+from promptreel.pipeline.summary import summarise
+from promptreel.report import gif
 from promptreel.report.gallery import marked
 from promptreel.report.page import final_system, write
 from promptreel.store import Run
@@ -31,7 +33,7 @@ HOSTILE = [
     "x" * 3_000 + " cross",
     "</style><style>body{display:none}</style> white square",
 ]
-"""What people paste. Each takes the place of a query of the run, and of its prompts."""
+"""Pasted texts. Each takes the place of a query of the run, and of its prompts."""
 QUERIES = 12
 
 
@@ -41,7 +43,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         small_world.register(patch)
         place = tmp_path_factory.mktemp("small-world") / "run"
-        run(small_world.recipe("tiny-test", QUERIES), "# the recipe <as> given", place)
+        run(small_world.recipe("tiny-test", QUERIES), place)
+        (place / "recipe.toml").write_text("# the recipe <as> given")
         yield place
 
 
@@ -54,19 +57,20 @@ def hostile(finished: Path) -> Path:
         keys = [key for (key,) in connection.execute("SELECT DISTINCT query FROM evaluations ORDER BY query")]
         for key, text in zip(keys, HOSTILE, strict=False):
             connection.execute("UPDATE queries SET text = ? WHERE id = ?", (text, key))
-            stored = connection.execute("SELECT system, row FROM evaluations WHERE query = ?", (key,)).fetchall()
+            stored = connection.execute("SELECT system, candidate FROM evaluations WHERE query = ?", (key,)).fetchall()
             for system, row in stored:
                 changed = json.loads(row)
                 changed["text"] = text if system == "raw" else f"{changed['text']} {text}"
-                changed["facts"] = [["<b>shape</b> " + text[:40], "lost"]]
+                changed["verdict"]["facts"] = [["<b>shape</b> " + text[:40], "lost", "", False]]
                 where = (json.dumps(changed), key, system)
-                connection.execute("UPDATE evaluations SET row = ? WHERE query = ? AND system = ?", where)
+                connection.execute("UPDATE evaluations SET candidate = ? WHERE query = ? AND system = ?", where)
     return place
 
 
 def page_of(place: Path) -> str:
-    with Run(place) as opened:
-        return write(opened, small_world.recipe("tiny-test", QUERIES)).read_text(encoding="utf-8")
+    recipe = small_world.recipe("tiny-test", QUERIES)
+    with Run(place, writable=False) as opened:
+        return write(opened, recipe, summarise(recipe, opened)).read_text(encoding="utf-8")
 
 
 class Reader(html.parser.HTMLParser):
@@ -104,7 +108,7 @@ def test_the_page_says_what_people_look_for(finished: Path) -> None:
         "half-trained",
         "ceiling",
         "of the way from raw to canonical",
-        "How overall is distributed",
+        "Distribution of overall",
         "mean reward of the best so far",
         "gained: ",
         "lost: ",
@@ -112,9 +116,9 @@ def test_the_page_says_what_people_look_for(finished: Path) -> None:
         "Gained least",
         "Changed most",
         "seen: ",
-        "Nothing was lost.",
+        "Nothing failed.",
         "Begun with",
-        "tokens read",
+        "prompt tokens",
         "# the recipe <as> given",
         '"kind": "evolve"',
     ):
@@ -125,6 +129,22 @@ def test_the_page_says_what_people_look_for(finished: Path) -> None:
     assert seen.tags.count("video") == QUERIES
     assert page.count('class="fact kept"') > 24
     assert '<span class="added">steady</span>' in page
+
+
+def test_drawing_a_page_builds_no_component_and_changes_nothing_else(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def contents() -> dict[Path, bytes]:
+        ignored = {"report.html", "run.db-shm", "run.db-wal"}
+        return {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and path.name not in ignored}
+
+    def refuse(component: object) -> None:
+        raise AssertionError(f"{component} was built")
+
+    before = contents()
+    monkeypatch.setattr(registry, "build", refuse)
+    assert "seen: " in Reader(page_of(finished)).text
+    assert contents() == before
 
 
 def test_nothing_is_loaded_and_nothing_runs(finished: Path, hostile: Path) -> None:
@@ -152,29 +172,29 @@ def test_kept_and_added_words_are_marked() -> None:
     )
 
 
-def test_losses_and_missing_clips_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_and_missing_clips_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "q.txt").write_text("a broken red ball\na blue box\na green star going left")
     monkeypatch.chdir(tmp_path)
     small_world.register(monkeypatch)
     recipe = small_world.recipe("q.txt", 3)
-    summary = run(recipe, "x", tmp_path / "run")
-    lost = summary["losses"]["render"]
+    summary = run(recipe, tmp_path / "run")
+    failed = summary.failures["render"]
     with Run(tmp_path / "run") as opened:
         for path in (tmp_path / "run" / "clips").rglob("*.mkv"):
             path.write_bytes(path.read_bytes()[:99])
-        page = Reader(write(opened, recipe).read_text())
-        assert f"Lost: {lost} × render (broken on purpose)" in page.text
+        page = Reader(write(opened, recipe, summary).read_text())
+        assert f"Failed: {failed} × render (broken on purpose)" in page.text
         assert "no clip" in page.text
         with pytest.raises(RunError, match="no clips to compare"):
-            picture.write(opened, recipe)
+            gif.write(opened, recipe)
 
 
 def test_a_run_without_an_evaluation_has_a_page_too(place: Path) -> None:
     import fakes
 
-    run(fakes.recipe(), "x", place, until="evolve")
+    summary = run(fakes.recipe(), place, until="evolve")
     with Run(place) as opened:
-        seen = Reader(write(opened, fakes.recipe()).read_text())
+        seen = Reader(write(opened, fakes.recipe(), summary).read_text())
     assert "Not finished yet" in seen.text
     assert "Reward, round after round" in seen.text
 
@@ -183,9 +203,9 @@ def test_the_picture_moves_and_is_small(finished: Path) -> None:
     from PIL import Image
 
     with Run(finished) as opened:
-        path = picture.write(opened, small_world.recipe("tiny-test", QUERIES))
+        path = gif.write(opened, small_world.recipe("tiny-test", QUERIES))
     assert path.name == "before-after.gif"
-    assert path.stat().st_size <= picture.LIMIT
+    assert path.stat().st_size <= gif.LIMIT
     with Image.open(path) as image:
         assert image.n_frames == 9
         assert image.info["loop"] == 0
