@@ -56,6 +56,16 @@ class Watched(LocalEngine):
         super().cancel(job)
 
 
+class TwoAtOnce(Watched):
+    """An engine that is already at work on the next batch when one ends."""
+
+    def cancel(self, job: Job) -> None:
+        waiting = set(sorted(job.open)[1:])
+        if waiting:
+            self.cancelled.append(len(waiting))
+        job.open -= waiting
+
+
 class Backwards(Watched):
     """An engine whose batches finish in reverse order."""
 

@@ -1,4 +1,4 @@
-"""What every component keeps to, built in or plugged in, and that a package of somebody else can add one."""
+"""Contracts that every component keeps, built in or plugged in, and components of another author's package."""
 
 import json
 import pickle
@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from promptreel import profiles, registry
-from promptreel.config import parse_recipe
+from promptreel.config import ComponentTable, parse_recipe
 from promptreel.errors import RecipeError
 from promptreel.pipeline import run
-from promptreel.preflight.check import check
+from promptreel.preflight.check import check, dimensions
 from promptreel.protocols import LLM, Generator, Reward
 from promptreel.store import Run
+from promptreel.store.content import read_render_batches
 from promptreel.types import Clip, Completion, Component, Failure, Query, RenderRequest, SamplingParams, Scores
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -29,12 +30,12 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("llm", "local"): {"model": "package:promptreel.tiny/weights/base"},
     ("reward", "xclip"): {"model": "package:promptreel.tiny/weights/alignment"},
 }
-"""What components need to be built offline, beside nothing. One that needs more has tests of its own."""
+"""Options with which components are built offline. A component that needs more has tests of its own."""
 ELSEWHERE = {("llm", "endpoint"): "needs a server: tests/test_endpoint.py"}
 
 
 def write_installed(to: Path) -> None:
-    """Lay the plug-in out as an installer does: its package, and what importlib.metadata reads of it."""
+    """Lay the plug-in out as an installer does: its package, and the metadata that importlib reads."""
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
     shutil.copytree(PLUGIN / "promptreel_stripes", to / "promptreel_stripes")
     about = to / f"promptreel_stripes-{project['version']}.dist-info"
@@ -58,19 +59,20 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """What was found before other packages were installed is looked up again."""
+    """Empty the caches of components and profiles, so that packages are looked up again."""
     sys.modules.pop("promptreel_stripes", None)
     for cached in (registry._plugged, profiles.load, profiles.token_counter):
         cached.cache_clear()
 
 
 def registered(kind: str) -> list[str]:
-    """Names of all components of a kind, those of the plug-in too, which is not installed yet."""
+    """Return the names of all components of a kind, also those of the plug-in, which is not installed yet."""
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
     return sorted({*registry.names(kind), *project["entry-points"][f"promptreel.{kind}s"]})
 
 
 def built(kind: str, name: str) -> Any:
+    """Return a component, with a fingerprint that is the same each time; skip one that has tests of its own."""
     if (kind, name) in ELSEWHERE:
         pytest.skip(ELSEWHERE[kind, name])
     component = Component(kind, name, OPTIONS.get((kind, name), {}))
@@ -110,6 +112,9 @@ def test_a_generator_keeps_its_contract(name: str, plugin: Path) -> None:
     assert isinstance(alone, Clip)
     assert np.abs(clips[2] - alone.frames).max() <= 2, "a clip depends on the others in its batch"
     assert model.render([]) == []
+    steps: list[tuple[int, int]] = []
+    model.render(asked[:1], on_step=lambda done, total: steps.append((done, total)))
+    assert all(0 < done <= total for done, total in steps)
 
 
 @pytest.mark.parametrize("name", registered("llm"))
@@ -128,6 +133,8 @@ def test_a_language_model_keeps_its_contract(name: str, plugin: Path) -> None:
 def test_a_reward_keeps_its_contract(name: str, plugin: Path) -> None:
     model: Reward = built("reward", name)
     assert isinstance(model, Reward)
+    table = ComponentTable(name=name, **OPTIONS.get(("reward", name), {}))
+    assert tuple(dimensions(table)) == tuple(model.dimensions), "its class declares other dimensions"
     rng = np.random.default_rng(0)
     clips = [Clip(str(n), rng.integers(0, 256, (frames, 64, 64, 3), np.uint8), 8) for n, frames in enumerate((9, 9, 1))]
     items = [(Query(text), clip) for clip in clips for text in ("a red ball", "a blue star")]
@@ -144,7 +151,7 @@ def close(a: Scores, b: Scores) -> bool:
     return all(a[k] == b[k] if a[k] is None or b[k] is None else a[k] == pytest.approx(b[k], abs=1e-3) for k in a)
 
 
-def test_a_package_of_somebody_else_adds_components_and_a_profile(plugin: Path) -> None:
+def test_a_package_of_another_author_adds_components_and_a_profile(plugin: Path) -> None:
     assert registry.find("generator", "stripes").__module__ == "promptreel_stripes"
     assert "stripes" in profiles.names()
     profile = profiles.load("stripes")
@@ -154,7 +161,7 @@ def test_a_package_of_somebody_else_adds_components_and_a_profile(plugin: Path) 
         registry.build(Component("generator", "diffusers", {"profile": "stripes"}))
 
 
-def test_a_name_that_is_ours_stays_ours(plugin: Path) -> None:
+def test_a_package_cannot_take_a_name_that_is_built_in(plugin: Path) -> None:
     (plugin / "promptreel_stripes" / "tiny.toml").write_text("not even TOML")
     entries = plugin / "promptreel_stripes-0.1.dist-info" / "entry_points.txt"
     entries.write_text(
@@ -178,21 +185,23 @@ def test_a_run_goes_through_the_plugged_in_components(plugin: Path, fake_compone
             "teacher": writer,
             "judge": {"name": "fake"},
             "rewards": {"contrast": {"name": "contrast"}},
-            "blends": {"total": {"weights": {"contrast": 1.0}}},
-            "stage": [{"kind": "evolve", "queries": {"source": str(queries)}, "rounds": 1, "blend": "total"}],
+            "objectives": {"total": {"weights": {"contrast": 1.0}}},
+            "stage": [{"kind": "evolve", "queries": {"source": str(queries)}, "rounds": 1, "objective": "total"}],
         }
     )
     check(recipe)
-    summary = run(recipe, "given", tmp_path / "run")
-    assert summary["finished"]
-    assert summary["renders"]["evolve"] >= 4
-    with Run(tmp_path / "run") as opened:
-        with opened.database.engine.connect() as connection:
-            ids = connection.exec_driver_sql("SELECT id FROM clips WHERE failure IS NULL").scalars().all()
-        shapes = {opened.clips.read(key, 4).frames.shape[1:3] for key in ids}
-        asked = {request.aspect for batch in opened.database.batches_of(ids) for request in batch}
+    summary = run(recipe, tmp_path / "run")
+    assert summary.finished
+    assert summary.renders["evolve"] >= 4
+    with Run(tmp_path / "run", writable=False) as opened:
+        candidates = opened.records.candidates("evolve")
+        ids = [clip.clip for candidate in candidates for clip in candidate.clips if clip.clip]
+        shapes = {opened.clips.read(key).frames.shape[1:3] for key in ids}
+        with opened.database.reading() as connection:
+            batches = read_render_batches(connection, ids)
     assert shapes == {(16, 24), (24, 16)}
-    assert asked == {"", "2:3"}, "a damaged clip would be rendered again in another shape"
+    aspects = {request.aspect for batch in batches for request in batch}
+    assert aspects == {"", "2:3"}, "a damaged clip would be rendered again in another shape"
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ from typing import ClassVar
 import fakes
 import pytest
 from sqlalchemy import delete, select
-from steps import Backwards, Watched, resources, step, writer
+from steps import Backwards, TwoAtOnce, Watched, resources, step, writer
 
 from promptreel import registry
 from promptreel.errors import Interrupted, RunError
+from promptreel.execution.batches import silent
 from promptreel.execution.step import Resources, Step
 from promptreel.protocols import Engine
 from promptreel.store import Run
@@ -149,10 +150,10 @@ def test_an_interruption_keeps_the_batches_that_are_stored(run: Run, reports: in
 
 
 class Breaking(fakes.FakeGenerator):
-    """A generator that cannot be used after its first batch."""
+    """A generator that cannot render some prompts, and would not render any others after that."""
 
     def render(self, requests: Sequence[RenderRequest], on_step: object = None) -> list[Clip | Failure]:
-        if self.batches:
+        if any(request.prompt == "prompt 4" for request in requests):
             raise OSError("the weights are gone")
         return super().render(requests)
 
@@ -170,8 +171,24 @@ def test_an_error_that_every_batch_would_meet_stops_the_step_and_what_is_stored_
     with pytest.raises(RunError, match="generator 'breaking' cannot be used: OSError: the weights are gone"):
         Step(using(run, "Breaking", engine), "step").render(TEN)
     assert engine.cancelled == [1]
+    assert texts(fakes.FakeGenerator.batches) == [["0", "1", "2", "3"]]
     step(run, "step").render(TEN)
     assert fakes.FakeGenerator.rendered.total() == 10
+
+
+@pytest.mark.parametrize("cause", ["error", "signal"])
+def test_batches_at_work_are_stored_before_a_step_stops(run: Run, cause: str) -> None:
+    more = [*TEN, *(RenderRequest(f"prompt {n}", "", 1) for n in range(10, 20))]
+    engine = TwoAtOnce()
+    shared = using(run, "Breaking" if cause == "error" else "Cramped", engine)
+    shared.progress = Signal(2) if cause == "signal" else silent
+    with pytest.raises(RunError if cause == "error" else Interrupted):
+        Step(shared, "step").render(more)
+    first, second, third = ["0", "1", "2", "3"], ["4", "5", "6", "7"], ["8", "9", "10", "11"]
+    assert texts(fakes.FakeGenerator.batches) == ([first, third] if cause == "error" else [first, second, third])
+    assert engine.cancelled == [2]
+    step(run, "step").render(more)
+    assert fakes.FakeGenerator.rendered.total() == 20
 
 
 # Halving

@@ -250,6 +250,7 @@ def test_a_worker_process_that_dies_costs_a_run_nothing(home: Callable[[str], No
     home("broken")
     registry.register("generator", "logged", "odd_workers:MortalGenerator")
     assert values(run(untrained(engine=PROCESSES), Path("run"))) == values(whole)
+    assert not multiprocessing.active_children()
 
 
 # Signals
@@ -286,7 +287,7 @@ def test_a_signal_lets_the_batches_at_work_end(
     home: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, number: int, engine: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(sys, "argv", COMMAND)
-    evolve = {**fakes.RECIPE["stage"][0], "queries": {"source": "q.txt"}, "clips_per_prompt": 2}
+    evolve = {**fakes.RECIPE["stage"][0], "queries": {"source": "q.txt", "take": 6}, "clips_per_prompt": 2}
     home("whole")
     write_recipe(Path("mine.toml"), generator=LOGGED, stage=[evolve])
     whole = run("mine.toml", "run")

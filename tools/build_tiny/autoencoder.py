@@ -24,8 +24,8 @@ PATCH = 4
 IMAGE_STEPS, IMAGE_BATCH = 2500, 32
 CLIP_STEPS, CLIP_BATCH = 5300, 8
 ON_SHAPE, POOR = 5.0, 0.3
-"""How much more a pixel counts on or beside the shape than elsewhere, and how much one of a poor clip: what
-tells a star from a cross is a few pixels, and nothing can learn the grain of a poor clip."""
+"""Weights of a pixel on or beside the shape, and of one of a poor clip, where others count 1: a star differs from a
+cross in a few pixels, and the grain of a poor clip cannot be learned."""
 SLOPES, SPREAD = 0.7, 1e-3
 """Weights, beside the mean absolute error, of the error of the slopes and of the Kullback-Leibler term."""
 
@@ -86,7 +86,7 @@ class _FlatConvolutions:
 
 
 def reconstruct(vae: AutoencoderKLWan, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What comes back of pixels ``(B, 3, T, H, W)`` in -1..1, unclamped so that gradients flow, and the KL."""
+    """Return reconstructed pixels ``(B, 3, T, H, W)`` in -1..1, unclamped so that gradients flow, and the KL."""
     posterior = vae.encode(pixels).latent_dist
     vae.clear_cache()
     latents = vae.post_quant_conv(posterior.sample())
@@ -105,7 +105,7 @@ def reconstruct(vae: AutoencoderKLWan, pixels: torch.Tensor) -> tuple[torch.Tens
 
 
 def _weights(pixels: torch.Tensor, scenes: list[Scene]) -> torch.Tensor:
-    """How much each pixel counts, ``(B, 1, T, H, W)``; 1 is a background pixel of a sharp clip."""
+    """Return the weight of each pixel, ``(B, 1, T, H, W)``; 1 is a background pixel of a sharp clip."""
     behind = np.stack([backdrop(scene.background, scene.pattern) for scene in scenes]) / 127.5 - 1
     away = (pixels - torch.from_numpy(behind).float().permute(0, 3, 1, 2)[:, :, None]).abs().sum(1, keepdim=True)
     near = F.max_pool3d((away > 0.5).float(), (1, 5, 5), stride=1, padding=(0, 2, 2))

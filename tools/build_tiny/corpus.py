@@ -1,4 +1,4 @@
-"""What the language model reads in pretraining: rewrites, proposals and repairs in every style.
+"""The pretraining data of the language model: rewrites, proposals and repairs in every style.
 
 In a proposal a hidden preference over styles, drawn anew for each example, sets the scores that are shown,
 and the next variant moves along it as far as the scores tell: its style is the best one under a draw from
@@ -21,11 +21,11 @@ from promptreel.types import Message
 SHARES = {"rewrite": 0.55, "propose": 0.35, "refine": 0.10}
 """Share of each kind of example."""
 DROPPED, DRIFTED, UNSAFE_KEPT = 0.15, 0.08, 0.5
-"""How often a careless rewrite drops facts, changes one, or keeps the unsafe word it was given."""
+"""Probabilities that a careless rewrite drops facts, changes one, or keeps the unsafe word of its query."""
 NOISE = 0.3
-"""Standard deviation of what the shown scores have beside the hidden preference."""
+"""Standard deviation of the noise that shown scores have beside the hidden preference."""
 BOLDNESS = 0.5
-"""How far a proposal strays from the mean of the posterior, in standard deviations."""
+"""Distance of a proposal from the mean of the posterior, in standard deviations."""
 
 
 @dataclass(frozen=True)

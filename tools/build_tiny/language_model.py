@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from build_tiny.corpus import example
 from build_tiny.optim import Schedule
 from build_tiny.run import Progress
-from promptreel.execution.desk import CARD
+from promptreel.execution.writer import CARD
 
 VOCABULARY = 1024
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]

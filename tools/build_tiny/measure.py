@@ -1,4 +1,4 @@
-"""How good the tiny models are: the figures of the manifest, repeated by the slow tests."""
+"""Figures of the tiny models for the manifest; the slow tests measure them again."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ def share(values: Sequence[bool]) -> float:
 
 
 def render_all(texts: Sequence[str], profile: str = "tiny", **options: object) -> list[Clip]:
-    """One clip for each prompt, the n-th with seed n."""
+    """Render one clip for each prompt, the n-th with seed n."""
     generator = registry.build(Component("generator", "diffusers", {"profile": profile, "batch_size": 32, **options}))
     requests = [RenderRequest(text, "", seed) for seed, text in enumerate(texts)]
     return [clip for at in range(0, len(requests), 32) for clip in generator.render(requests[at : at + 32])]
 
 
 def video_model(count: int, split: str, style: str = "sentences", **options: object) -> dict[str, float]:
-    """For queries of a split: how often the clip shows all stated facts, when the query is said canonically
-    and when it is passed on as typed; and how often every fact of the canonical caption."""
+    """Return the shares of clips that show all stated facts, for queries of a split.
+
+    ``canonical_stated`` is of canonical captions and ``raw_stated`` of queries as typed. ``canonical_every`` is the
+    share of clips that show every fact of the canonical caption.
+    """
     asked = list(itertools.islice(typed_queries(split), count))
     rng = np.random.default_rng(0)
     scenes = [complete(facts, rng) for _, facts in asked]
@@ -56,8 +59,11 @@ def video_model(count: int, split: str, style: str = "sentences", **options: obj
 
 
 def alignment(count: int) -> dict[str, float]:
-    """How often the reward prefers a true description of a true clip to one with a single fact flipped, and
-    its rank correlation with the oracle on clips that the video model rendered from good and bad prompts."""
+    """Return two figures of the alignment reward.
+
+    ``prefers_true`` is the share of true descriptions of true clips that score above one with a single fact flipped.
+    ``spearman`` is the rank correlation with the oracle, on clips rendered from good and bad prompts.
+    """
     reward = registry.build(Component("reward", "xclip", {"model": f"{WEIGHTS}/alignment"}))
 
     def score(items: Sequence[tuple[Query, Clip]]) -> list[float]:
@@ -88,8 +94,10 @@ def alignment(count: int) -> dict[str, float]:
 
 
 def language_model(count: int) -> dict[str, float]:
-    """Whether the base model reads scores: it is shown the same two prompts of one query, a script and a
-    caption, with the scores one way and swapped; how often it proposes another script."""
+    """Return the share of scripts among the base model's proposals, by the better scored of two examples.
+
+    It sees the same two prompts of one query, a script and a caption, with their scores one way and swapped.
+    """
     llm = registry.build(Component("llm", "local", {"model": f"{WEIGHTS}/base"}))
     rng = np.random.default_rng(3)
     script = Style("script", "stated", "canonical", "hype", "some")
@@ -109,7 +117,7 @@ def language_model(count: int) -> dict[str, float]:
 
 
 def everything() -> dict[str, object]:
-    """The figures of the manifest. Settings are chosen on dev; test is what is reported."""
+    """Return the figures of the manifest. Settings are chosen on dev; the figures are of test."""
     return {
         "video": video_model(400, "test"),
         "video_tags": video_model(200, "test", style="tags", profile="tiny-tags"),

@@ -1,4 +1,4 @@
-"""The packaged student: what the tiny recipe trains, as one adapter of the base model."""
+"""The packaged student: the last student of the tiny recipe, as one adapter of the base model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from promptreel.pipeline import run
 from promptreel.config import load_recipe
 from promptreel.package_files import locate
+from promptreel.pipeline import run
 
 RANK = 48
 """Of the adapter: SFT and two rounds of DPO, each of rank 16, add up to at most this."""
@@ -20,7 +20,7 @@ LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 
 def forget_places(directory: Path) -> None:
-    """Take out of configurations where things lay on the machine that made them."""
+    """Remove the paths of this machine from configurations."""
     for path in directory.rglob("*config.json"):
         kept = {key: value for key, value in json.loads(path.read_text()).items() if "name_or_path" not in key}
         path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
@@ -28,16 +28,15 @@ def forget_places(directory: Path) -> None:
 
 def train(directory: Path, out: Path) -> dict[str, float]:
     """Run the tiny recipe up to its last training stage and write the student's adapter into ``out``."""
-    recipe, given = load_recipe("tiny")
-    last = [stage.name for stage in recipe.stage if stage.kind == "dpo"][-1]
-    summary = run(recipe, given, directory, until=last)
+    last = load_recipe("tiny")[0].trained()[-1]
+    summary = run("tiny", directory, until=last)
     error = extract(locate("package:promptreel.tiny/weights/base"), directory / "models" / last, out)
-    return {"error": error, "seconds": sum(summary["seconds"].values())}
+    return {"error": error, "seconds": sum(summary.seconds.values())}
 
 
 @torch.no_grad()
 def extract(base: str, trained: Path, out: Path) -> float:
-    """Write the difference of two models as a LoRA adapter; the largest weight it gets wrong."""
+    """Write the difference of two models as a LoRA adapter; return the largest error of a weight."""
     before = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     after = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
     config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, task_type="CAUSAL_LM")

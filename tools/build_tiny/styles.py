@@ -19,7 +19,7 @@ CHOICES: dict[str, dict[str, float]] = {
     "quality": {"sharp": 0.4, "none": 0.25, "hype": 0.25, "poor": 0.1},
     "padding": {"none": 0.65, "some": 0.2, "much": 0.15},
 }
-"""What a style chooses, with the share of each value in pretraining."""
+"""Choices of a style, with the share of each value in pretraining."""
 
 HYPE = (
     "4k, masterpiece, award-winning", "ultra detailed, trending", "breathtaking cinematic look",

@@ -26,7 +26,7 @@ from build_tiny.run import Progress
 from promptreel.tiny.wording import caption
 
 TOKENS = 48
-"""What the pipeline reads of a prompt (``max_sequence_length`` in the profile)."""
+"""Tokens of a prompt that the pipeline reads (``max_sequence_length`` in the profile)."""
 STEPS, BATCH = 3600, 32
 TAG_STEPS, TAG_RANK = 2000, 32
 IMAGES = 0.2

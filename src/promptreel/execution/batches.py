@@ -63,13 +63,14 @@ class Execution:
         self.engine, self.ledger, self.step, self.work, self.report = engine, ledger, step, work, report
         self.jobs: list[tuple[Job, list[Batch]]] = []
         self.states: dict[int, _Progress] = {}
-        self.interrupted: Interrupted | None = None
+        self.stopped: Exception | None = None
+        """Error for which no more batches are begun."""
 
     def results(self) -> dict[str, Any]:
         """Return the results of all items, by id, after the missing ones were worked on and stored.
 
-        Raises ``RunError`` if not even single items fit into memory, and the first error of a worker that is no
-        ``RenderError``.
+        Raises ``Interrupted`` as the progress callback does, ``RunError`` if not even single items fit into memory, and
+        the first error of a worker that is no ``RenderError``: each once the batches at work are stored.
         """
         work = self.work
         plan = self.ledger.plan(self.step, work, list(work.items))
@@ -81,18 +82,16 @@ class Execution:
         self.done = self.total - sum(len(part.ids) for part in left)
         self.states = {batch.number: _Progress(batch) for batch in plan.batches}
         self._report()
-        if self.interrupted:
-            raise self.interrupted
-        try:
+        if not self.stopped:
             self._submit(left)
             for finished in self._finished():
-                self._take(plan, finished)
+                try:
+                    self._take(plan, finished)
+                except Exception as error:  # noqa: BLE001 - raised below, once the batches at work are stored
+                    self._stop(error)
                 self._report()
-        except BaseException:
-            self._cancel()
-            raise
-        if self.interrupted:
-            raise self.interrupted
+        if self.stopped:
+            raise self.stopped
         return plan.known
 
     def _submit(self, parts: list[Batch]) -> None:
@@ -104,7 +103,9 @@ class Execution:
         while jobs := [job for job, _ in self.jobs if job.open]:
             yield next(self.engine.finished(*jobs))
 
-    def _cancel(self) -> None:
+    def _stop(self, error: Exception) -> None:
+        """Begin no more batches; those at work are still waited for and stored."""
+        self.stopped = self.stopped or error
         for job, _ in self.jobs:
             self.engine.cancel(job)
 
@@ -112,8 +113,7 @@ class Execution:
         try:
             self.report(self.done, self.total)
         except Interrupted as error:
-            self.interrupted = self.interrupted or error
-            self._cancel()
+            self._stop(error)
 
     def _take(self, plan: Plan, finished: Finished) -> None:
         parts = next(parts for job, parts in self.jobs if job is finished.job)
@@ -126,7 +126,7 @@ class Execution:
             raise finished.error
         elif len(part.ids) > 1:
             state.halved[part] = finished.error.reason
-            if not self.interrupted:
+            if not self.stopped:
                 self._submit(list(part.halves))
         else:
             failure = Failure(finished.error.reason, str(finished.error))

@@ -85,7 +85,10 @@ class ProcessEngine:
             yield ready
 
     def _wait(self) -> None:
-        """Wait until a batch finishes, of whatever job, and give its slot to the next."""
+        """Wait until a batch finishes, of whatever job.
+
+        Its slot is given to the next batch only at the next call: what this one brings may cancel the others.
+        """
         self._begin()
         busy = [(slot, slot.at_work) for slot in self._slots() if slot.at_work]
         done, _ = wait([task.future for _, task in busy if task.future], return_when=FIRST_COMPLETED)
@@ -93,7 +96,6 @@ class ProcessEngine:
             if task.future in done:
                 slot.at_work = None
                 self._end(slot, task)
-        self._begin()
 
     def cancel(self, job: Job) -> None:
         dropped = [task for task in self._waiting if task.job is job]

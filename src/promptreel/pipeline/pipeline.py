@@ -93,6 +93,11 @@ class Pipeline:
             )
             self._warned = True
 
+    def release(self) -> None:
+        """Give back the memory of all models, and end worker processes. The pipeline can still be used."""
+        if "resources" in self.__dict__:
+            self.resources.engine.release()
+
     def context(self, name: str) -> StageContext:
         """Return the run as a stage sees it."""
         return StageContext(self._stages[name], self.recipe, self.run, self.resources, self._trainers)

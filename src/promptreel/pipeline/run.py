@@ -65,7 +65,11 @@ def run(
                 f"promptreel run --out {directory}"
             )
         _note_environment(opened, loaded)
-        return Pipeline(loaded, opened, progress, trainers).execute(until)
+        pipeline = Pipeline(loaded, opened, progress, trainers)
+        try:
+            return pipeline.execute(until)
+        finally:
+            pipeline.release()
 
 
 def begun_recipe(directory: Path) -> Recipe:

@@ -48,10 +48,6 @@ class Drawn:
     """Replies that could not be had, or that contain no prompt."""
     attempts: int = 0
 
-    @property
-    def accepted(self) -> bool:
-        return any(candidate.rejected is None for candidate in self.candidates)
-
 
 def draw(
     queries: Sequence[Query], writer: Writer, models: Models, policy: Policy, tokens: TokenCounter, count: int = 1
@@ -77,7 +73,7 @@ def draw(
         for drawn in left:
             drawn.attempts = attempt + 1
             _keep(drawn, judged.get(drawn.query.row_id, []))
-        left = [drawn for drawn, found in zip(left, texts, strict=True) if not _is_over(drawn, found)]
+        left = [drawn for drawn, found in zip(left, texts, strict=True) if not _is_over(drawn, found, writer, policy)]
     for drawn in results:
         if drawn.attempts > 1:
             drawn.candidates.sort(key=rank, reverse=True)
@@ -100,10 +96,21 @@ def _keep(drawn: Drawn, judged: Sequence[Candidate]) -> None:
             drawn.candidates.append(candidate)
 
 
-def _is_over(drawn: Drawn, texts: Sequence[str]) -> bool:
-    """Return True if a query has an accepted candidate, or its model gives no reply at all."""
+def _is_over(drawn: Drawn, texts: Sequence[str], writer: Writer, policy: Policy) -> bool:
+    """Return True if another draw is not needed, or not expected to help.
+
+    It is not needed for an accepted candidate, and for one that may be given out though the judge could not tell. It
+    does not help if the model gives no reply at all, or if the only fault of a candidate is a length that requests for
+    a shorter version did not mend.
+    """
     silent = not texts and any(failure.reason != NO_PROMPT for failure in drawn.failures)
-    return drawn.accepted or silent
+    settled = any(
+        candidate.rejected is None
+        or candidate.verdict is None
+        or (writer.instructed and policy.accepts(replace(candidate, fits=True)))
+        for candidate in drawn.candidates
+    )
+    return silent or settled
 
 
 def _texts(

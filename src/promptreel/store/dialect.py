@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,14 @@ def connect(url: str, writable: bool = True) -> Engine:
     kind = make_url(url).get_backend_name()
     if kind != "sqlite":
         raise UserError(f"a database of kind {kind!r} is not supported: give a URL that begins with sqlite:///")
-    engine = create_engine(url, json_serializer=_compact)
+    if writable:
+        engine = create_engine(url, json_serializer=_compact)
+    else:
+        # A connection that may write would tidy up the file as it closes, even if nothing was written.
+        address = f"{Path(make_url(url).database or '').absolute().as_uri()}?mode=ro"
+        engine = create_engine(
+            url, json_serializer=_compact, creator=lambda: sqlite3.connect(address, uri=True, check_same_thread=False)
+        )
     event.listen(engine, "connect", _configure if writable else _configure_to_read)
     event.listen(engine, "begin", _begin)
     return engine

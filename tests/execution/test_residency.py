@@ -2,42 +2,46 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import WanPipeline
-from promptreel.execution.scoring import Scorer
 from transformers import AutoModelForCausalLM, XCLIPModel
 
-from promptreel import pipeline
 from promptreel.config import load_recipe
 from promptreel.errors import RenderError, RunError, UserError
 from promptreel.execution.local_engine import LocalEngine
+from promptreel.jobs import Worker
+from promptreel.pipeline import Pipeline, run
 from promptreel.store import Run
-from promptreel.types import Component, RenderRequest
+from promptreel.types import RenderRequest
 
 SMALL = [
-    "evolve.queries.take=4", "evolve.rounds=1", "evolve.children=2",
-    "evaluate.systems=['raw','base']", "evaluate.benchmarks={}",
-    "evaluate.benchmarks.tiny-test={queries={source='tiny-test', take=4}, seeds=1}",
-]  # fmt: skip
+    "evolve.queries.take=4",
+    "evolve.rounds=1",
+    "evolve.children=2",
+    "evaluate.systems=['raw','base']",
+    "evaluate.benchmarks={}",
+    "evaluate.benchmarks.tiny-test={queries={source='tiny-test', take=4}, clips_per_prompt=1}",
+]
+"""Overrides for a small evolution with the tiny recipe."""
 
 
 class Room:
-    """Room for so many models, in which workers are built that need one each."""
+    """Room for so many models, and a factory of workers that need one each."""
 
     def __init__(self, size: int) -> None:
         self.size, self.built, self.models = size, 0, weakref.WeakSet[Any]()
 
-    def factory(self, name: str) -> Callable[[Sequence[int]], list[str]]:
+    def factory(self, name: str) -> Worker:
         class Model:
             pass
 
         model = Model()
-        model.itself = model  # type: ignore[attr-defined]  # as real ones do, it goes only with the garbage
+        model.itself = model  # type: ignore[attr-defined]  # like a real one, it is freed only by the collector
         self.built += 1
         self.models.add(model)
 
@@ -49,29 +53,45 @@ class Room:
         return work
 
 
+def results(
+    engine: LocalEngine, factory: Callable[..., Worker], options: Mapping[str, Any], *batches: Sequence[Any]
+) -> list[Any]:
+    """Return the results of batches, one for each. Raises the first error of a worker."""
+    found: dict[int, list[Any]] = {}
+    for finished in engine.finished(engine.submit(factory, options, batches)):
+        if finished.error:
+            raise finished.error
+        found[finished.number] = finished.results
+    return [found[number] for number in range(len(batches))]
+
+
 def test_models_that_do_not_fit_together_take_turns() -> None:
     room, engine = Room(2), LocalEngine()
     for name in "abcabc":
-        assert list(engine.map(room.factory, {"name": name}, [1, 2], 1)) == [[f"Model {name}1"], [f"Model {name}2"]]
+        found = results(engine, room.factory, {"name": name}, [1], [2])
+        assert found == [[f"Model {name}1"], [f"Model {name}2"]]
     assert engine.resident == 2
     built = room.built
-    list(engine.map(room.factory, {"name": "c"}, [1], 1))
-    assert room.built == built  # what fits stays
+    results(engine, room.factory, {"name": "c"}, [1])
+    assert room.built == built  # models that fit stay
 
 
-def test_a_model_that_does_not_fit_alone_says_so_once() -> None:
+def test_a_model_that_does_not_fit_alone_is_reported_at_once() -> None:
     room, engine = Room(0), LocalEngine()
     with pytest.raises(RunError, match=r"do not fit \(no room for 1 models\): load it smaller"):
-        list(engine.map(room.factory, {"name": "a"}, [1], 1))
+        results(engine, room.factory, {"name": "a"}, [1])
     assert room.built == 1
+
+
+def test_an_engine_keeps_at_least_one_model() -> None:
     with pytest.raises(UserError, match="resident is 0"):
         LocalEngine(resident=0)
 
 
-def test_a_batch_of_renders_that_is_too_large_is_for_the_scorer_to_halve() -> None:
+def test_a_batch_of_renders_that_is_too_large_is_left_to_the_step_to_halve() -> None:
     tried = []
 
-    def factory() -> Callable[[Sequence[int]], list[int]]:
+    def factory() -> Worker:
         def work(batch: Sequence[int]) -> list[int]:
             tried.append(len(batch))
             raise RenderError("CUDA out of memory", "memory")
@@ -79,12 +99,12 @@ def test_a_batch_of_renders_that_is_too_large_is_for_the_scorer_to_halve() -> No
         return work
 
     with pytest.raises(RenderError):
-        list(LocalEngine().map(factory, {}, [1, 2], 2))
+        results(LocalEngine(), factory, {}, [1, 2])
     assert tried == [2]
 
 
 @pytest.mark.parametrize("error", [MemoryError("too little"), torch.OutOfMemoryError("CUDA out of memory")])
-def test_a_video_model_that_does_not_fit_is_tried_once(
+def test_a_video_model_that_does_not_fit_is_loaded_once_for_all_batches(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for every batch and clip, each of which would be lost."""
@@ -95,20 +115,18 @@ def test_a_video_model_that_does_not_fit_is_tried_once(
         raise error
 
     monkeypatch.setattr(WanPipeline, "from_pretrained", load)
-    asked = [RenderRequest("a red circle", "", seed) for seed in range(16)]
-    with Run(tmp_path) as run:
-        generator = Component("generator", "diffusers", {"profile": "tiny"})
-        scorer = Scorer(run, LocalEngine(), generator, Component("judge", "tiny-oracle"))
+    recipe, _ = load_recipe("tiny", ["judge={name='tiny-oracle'}"])
+    with Run(tmp_path) as opened:
+        step = Pipeline(recipe, opened).context("evolve").step()
         with pytest.raises(RunError, match=r"cannot load .*: out of memory \(.*offload it or load it smaller"):
-            scorer.render(asked, "step")
+            step.render([RenderRequest("a red circle", "", seed) for seed in range(64)])
     assert len(tried) == 1
 
 
 class Loads:
-    """Which models of the tiny world are alive, each time that one is loaded or a batch stored, and the bytes of all
-    weights that are, whoever holds them, each time that one is loaded.
+    """Counts of the tiny world's models that are alive, taken whenever one is loaded or a batch is stored.
 
-    Nothing is collected before they are counted, so that what only garbage holds counts as well.
+    The bytes of all living weights are taken whenever a model is loaded. Nothing is collected before: garbage counts.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,16 +156,17 @@ class Loads:
 
 
 def weights() -> list[torch.nn.Parameter]:
+    """Return all weights in this process."""
     return [found for found in gc.get_objects() if issubclass(type(found), torch.nn.Parameter)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resident", [1, 8])
 def test_a_staged_run_has_one_model_at_a_time(resident: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what takes its memory: never more than the largest of them alone."""
+    """Its peak memory, too, is that of the largest model alone."""
     loads = Loads(monkeypatch)
     recipe, _ = load_recipe("tiny", [*SMALL, "engine.name=local", f"engine.resident={resident}"])
-    pipeline.run(recipe, "", tmp_path / "run", loads.note, until="evolve")
+    run(recipe, tmp_path / "run", progress=loads.note, until="evolve")
     assert {name for name, _ in loads.loaded} == {"AutoModelForCausalLM", "WanPipeline", "XCLIPModel"}
     if resident == 1:
         assert max(loads.alive) == 1
@@ -158,10 +177,9 @@ def test_a_staged_run_has_one_model_at_a_time(resident: int, tmp_path: Path, mon
         assert max(loads.weights) > 1.2 * max(loads.sizes)
 
 
-def test_a_training_finds_the_room_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = LocalEngine()
-    room = Room(9)
-    list(engine.map(room.factory, {"name": "a"}, [1], 1))
+def test_a_training_finds_the_memory_free() -> None:
+    engine, room = LocalEngine(), Room(9)
+    results(engine, room.factory, {"name": "a"}, [1])
     gc.disable()
     try:
         assert len(room.models) == 1
