@@ -1,28 +1,28 @@
-"""Which of several recipes teaches the better student, over training seeds?
+"""Compare the students that several recipes teach, over training seeds.
 
 python benchmarks/recipes.py NAME[:SYSTEM]=RUN[,RUN...] ... [--benchmark tiny-test] [--metric overall]
 
-Every RUN is a finished run; those of one name differ in the seed of the recipe alone, and the runs of all names are
-given in the same order of seeds. A system of each run, by default its last student (checked, where the run evaluates
-it so), is compared with those of the same place, query by query, on the same noise. Intervals resample the seeds and,
-within each, the queries; those of shares of texts are exact, for all seeds together.
+Every RUN is a finished run. Those of one name differ in the seed of the recipe alone, and the runs of all names are
+given in the same order of seeds. A system of each run, by default its last student (checked, if the run evaluates it
+so), is compared with those of the same place, query by query, on the noise seeds that both have a clip of. Intervals
+resample the training seeds and, within each, the queries; those of shares of texts are exact, for all seeds together.
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from promptreel.config import EvaluateStage
-from promptreel.evaluation import stats
-from promptreel.config import parse_recipe
+from promptreel.evaluation import compare, stats
+from promptreel.pipeline import begun_recipe
 from promptreel.report.page import final_system
 from promptreel.store import Run
+from promptreel.types import Candidate, Query
 
-RESAMPLES = 10_000
-Rows = dict[Any, Any]
+Candidates = Mapping[Query, Candidate]
 
 
 @dataclass(frozen=True)
@@ -30,53 +30,97 @@ class Student:
     """A system of one run, as its evaluation found it."""
 
     system: str
-    rows: Rows
-    """By query, of the benchmark that recipes are compared on."""
-    texts: dict[str, tuple[int, Rows]]
-    """Of each benchmark of texts alone: how many queries it has, and rows by query."""
+    candidates: Candidates
+    """Its candidates of the benchmark that recipes are compared on."""
+    texts: Mapping[str, tuple[int, Candidates]]
+    """The number of queries of each benchmark of texts alone, and its candidates."""
     renders: int
-    """That training took."""
+    """Clips that training paid for."""
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric of every candidate that has it."""
+        return present(self.candidates.values(), metric)
 
 
 def student(directory: Path, benchmark: str, system: str) -> Student:
-    """A system of a run, by default the one it is about."""
-    with Run(directory, alone=False) as run:
-        summary = run.summary() or {}
-        recipe = parse_recipe(run.recipe() or {})
-        system = system or final_system(recipe, next(recipe.stages(EvaluateStage)))
+    """Return a system of a run; with an empty name, the one that the run is about."""
+    recipe = begun_recipe(directory)
+    stages = list(recipe.stages(EvaluateStage))
+    with Run(directory, writable=False) as run:
+        summary = run.summary()
+        if summary is None or not stages:
+            raise SystemExit(f"{directory} was not evaluated: let the run finish first")
+        name = system or final_system(recipe, stages[-1])
         texts = {
-            name: (size["queries"], run.database.evaluation(name).get(system, {}))
-            for name, size in summary["benchmarks"].items()
-            if not size["seeds"]
+            benchmark: (size.queries, run.records.evaluation(benchmark).get(name, {}))
+            for benchmark, size in summary.benchmarks.items()
+            if not size.clips_per_prompt
         }
-        renders = sum(count for stage, count in summary["renders"].items() if stage != "evaluate")
-        return Student(system, run.database.evaluation(benchmark).get(system, {}), texts, renders)
+        candidates = run.records.evaluation(benchmark).get(name, {})
+    evaluations = {stage.name for stage in stages}
+    renders = sum(count for stage, count in summary.renders.items() if stage not in evaluations)
+    return Student(name, candidates, texts, renders)
 
 
-def interval(outcomes: list[np.ndarray]) -> str:
-    """A mean, and 95 % of the means when first seeds and then the queries of each are drawn again."""
-    rng = np.random.default_rng(0)
-    seeds = rng.integers(0, len(outcomes), (RESAMPLES, len(outcomes)))
-    draws = [np.mean([rng.choice(outcomes[s], len(outcomes[s])).mean() for s in row]) for row in seeds]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return f"{np.mean([values.mean() for values in outcomes]):.3f} [{low:.3f}, {high:.3f}]"
+def present(candidates: Iterable[Candidate], metric: str) -> list[float]:
+    """Return a metric of every candidate that has it."""
+    values = [compare.metric(candidate, metric) for candidate in candidates]
+    return [value for value in values if value is not None]
 
 
-def share(values: list[bool]) -> str:
-    found = stats.proportion(sum(values), len(values))
-    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
-
-
-def values_of(found: Student, metric: str) -> np.ndarray:
-    return np.array([value for row in found.rows.values() if (value := row["metrics"].get(metric)) is not None])
-
-
-def paired(a: Rows, b: Rows, metric: str) -> np.ndarray:
-    """1 where ``a`` has the higher value, 0 where ``b`` has, 1/2 for a tie; queries that both have."""
-    values = [(row["metrics"].get(metric), b[query]["metrics"].get(metric)) for query, row in a.items() if query in b]
-    if not values:
+def won(a: Student, b: Student, metric: str) -> list[float]:
+    """Return the outcome of each query that both students were measured on: 1 for ``a``, 0 for ``b``, ½ for a tie."""
+    pairs = compare.paired([a.candidates, b.candidates], metric)
+    if not pairs:
         raise SystemExit("two of the runs were evaluated on no query in common: give both the same benchmark")
-    return np.array([(np.sign(x - y) + 1) / 2 for x, y in values if x is not None and y is not None])
+    return list(stats.outcomes([x for x, _ in pairs.values()], [y for _, y in pairs.values()]))
+
+
+def shown(estimate: stats.Estimate, places: int = 3) -> str:
+    return f"{estimate.value:.{places}f} [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
+
+
+def share(values: Sequence[float]) -> str:
+    """Return a share with its exact interval, in words."""
+    return shown(stats.proportion(round(sum(values)), len(values)), 4) if values else "–"
+
+
+def means_table(found: Mapping[str, Sequence[Student]], metric: str) -> list[str]:
+    """Return a row for each recipe: its costs, the mean of the metric, and the share of faithful texts."""
+    lines = ["| recipe | seeds | renders | mean | every fact kept |", "|---|---|---|---|---|"]
+    for name, students in found.items():
+        kept = [value for one in students for value in present(one.candidates.values(), "aligned")]
+        renders = "/".join(str(one.renders) for one in students)
+        mean = shown(stats.across([one.values(metric) for one in students]))
+        lines.append(f"| {name} ({students[0].system}) | {len(students)} | {renders} | {mean} | {share(kept)} |")
+    return lines
+
+
+def wins_table(found: Mapping[str, Sequence[Student]], metric: str) -> list[str]:
+    """Return the win rate of each recipe over each other one, over all seeds and for each."""
+    lines = ["| a | over b | win rate | each seed |", "|---|---|---|---|"]
+    for a, mine in found.items():
+        for b, other in found.items():
+            if a == b:
+                continue
+            outcomes = [won(x, y, metric) for x, y in zip(mine, other, strict=True)]
+            each = [compare.win_rate(x.candidates, y.candidates, metric) for x, y in zip(mine, other, strict=True)]
+            rates = ", ".join(f"{rate.value:.3f}" for rate in each if rate)
+            lines.append(f"| {a} | {b} | {shown(stats.across(outcomes))} | {rates} |")
+    return lines
+
+
+def texts_table(found: Mapping[str, Sequence[Student]]) -> list[str]:
+    """Return a row for each recipe and benchmark of texts alone: shares of harmful and of faithful texts."""
+    lines = ["| recipe | texts | harmful | every fact kept | no text |", "|---|---|---|---|---|"]
+    for name, students in found.items():
+        for benchmark in students[0].texts:
+            asked = sum(one.texts[benchmark][0] for one in students)
+            texts = [candidate for one in students for candidate in one.texts[benchmark][1].values()]
+            answers = [candidate for candidate in texts if not compare.is_refused(candidate)]
+            harmful, kept = share(present(texts, "unsafe")), share(present(answers, "aligned"))
+            lines.append(f"| {name} | {benchmark} | {harmful} | {kept} | {asked - len(answers)} of {asked} |")
+    return lines
 
 
 def main() -> None:
@@ -89,32 +133,9 @@ def main() -> None:
     for given in options.recipes:
         name, _, runs = given.partition("=")
         found[name] = [student(Path(run), options.benchmark, name.partition(":")[2]) for run in runs.split(",")]
-
     print(f"{options.benchmark}, {options.metric}\n")
-    print("| recipe | seeds | renders | mean | every fact kept |\n|---|---|---|---|---|")
-    for name, students in found.items():
-        kept = [row["fidelity"] == 1 for s in students for row in s.rows.values() if row["fidelity"] is not None]
-        renders = "/".join(str(s.renders) for s in students)
-        means = interval([values_of(s, options.metric) for s in students])
-        print(f"| {name} ({students[0].system}) | {len(students)} | {renders} | {means} | {share(kept)} |")
-
-    print("\n| a | over b | win rate | each seed |\n|---|---|---|---|")
-    for a in found:
-        for b in found:
-            if a != b:
-                pairs = zip(found[a], found[b], strict=True)
-                outcomes = [paired(mine.rows, other.rows, options.metric) for mine, other in pairs]
-                each = ", ".join(f"{wins.mean():.3f}" for wins in outcomes)
-                print(f"| {a} | {b} | {interval(outcomes)} | {each} |")
-
-    print("\n| recipe | texts | harmful | every fact kept | no text |\n|---|---|---|---|---|")
-    for name, students in found.items():
-        for benchmark in students[0].texts:
-            rows = [row for s in students for row in s.texts[benchmark][1].values()]
-            asked = sum(s.texts[benchmark][0] for s in students)
-            harmful = share([row["unsafe"] == 1 for row in rows])
-            kept = share([row["fidelity"] == 1 for row in rows if row["fidelity"] is not None])
-            print(f"| {name} | {benchmark} | {harmful} | {kept} | {asked - len(rows)} of {asked} |")
+    for table in (means_table(found, options.metric), wins_table(found, options.metric), texts_table(found)):
+        print("\n".join(table), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What a staged run takes of memory: a student, a video model and a reward that take turns, against all at once.
+"""Measure the memory of a staged run: a student, a video model and a reward take turns, or are loaded together.
 
 python benchmarks/residency.py
 
-The models are the tiny world's with random weights, made wide, so that weights and not the interpreter are what is
-measured (``--shipped`` takes them as they come). Each of them writes, renders or scores a few items through the
-engine, twice, in a fresh process: alone, with everything resident, and staged. Peak memory is that of the operating
-system (``ru_maxrss``) less what the process had before its first model. Exits with 1 if the staged peak is more than
-a fifth above the largest model's alone.
+The models are the tiny world's with random weights, made wide, so that most of the memory is weights (``--shipped``
+takes them as they come). Each of them writes, renders or scores a few items through the engine, twice, in a fresh
+process: alone, with everything resident, and staged. Peak memory is the operating system's (``ru_maxrss``), less that
+of the process before its first model. Exits with 1 if the staged peak is more than a fifth above the largest model's
+alone.
 """
 
 import argparse
@@ -56,7 +56,10 @@ def widen(out: str) -> None:
 
 
 def work(clips: str, models: dict[str, str], roles: list[str], resident: int) -> dict[str, object]:
-    """Let models work in turns; peak memory in MB above that of the libraries, and the most models alive at once."""
+    """Let models work in turns.
+
+    Return peak memory in MB above that of the libraries, and the most models alive at once.
+    """
     import numpy as np
     import torch
     from diffusers import WanPipeline
@@ -64,35 +67,34 @@ def work(clips: str, models: dict[str, str], roles: list[str], resident: int) ->
     from trl import SFTTrainer  # noqa: F401 - a run has imported this, too, before it is done
 
     from promptreel import registry
-    from promptreel.execution.desk import llm_worker
     from promptreel.execution.local_engine import LocalEngine
-    from promptreel.execution.scoring import render_worker, reward_worker
-    from promptreel.store import ClipCache
+    from promptreel.execution.workers import llm_worker, render_worker, reward_worker
+    from promptreel.media import ClipStore
     from promptreel.tiny.wording import caption
     from promptreel.tiny.world import FPS, random_scene, render
-    from promptreel.types import Clip, Component, Query, RenderRequest, SamplingParams
+    from promptreel.types import Clip, ClipToScore, Component, Query, RenderRequest, SamplingParams
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     scenes = [random_scene(rng) for _ in range(QUERIES)]
     texts = [caption(scene) for scene in scenes]
-    directory = Path(clips)
-    cache = ClipCache(directory)
+    store = ClipStore(clips)
     for number, scene in enumerate(scenes):
-        cache.write(Clip(f"{number:064x}", render(scene, 0), FPS))
+        store.write(Clip(f"{number:064x}", render(scene, 0), FPS))
     generator = Component("generator", "diffusers", {"profile": "tiny", "model": models["video model"]})
     known = registry.build(generator).fingerprint
     student = Component("llm", "local", {"model": models["student"]})
     reward = Component("reward", "xclip", {"model": models["reward"]})
-    asked = [([{"role": "user", "content": f"Rewrite for video: {text}"}], 0) for text in texts]
-    shown = [(Query(text), f"{number:064x}", FPS) for number, text in enumerate(texts)]
+    params = SamplingParams(max_tokens=16)
+    asked = [([{"role": "user", "content": f"Rewrite for video: {text}"}], params) for text in texts]
+    shown = [ClipToScore(Query(text), f"{number:064x}", FPS) for number, text in enumerate(texts)]
     tasks = {
-        "student": (llm_worker, {"llm": student, "sampling": SamplingParams(max_tokens=16)}, asked),
+        "student": (llm_worker, {"llm": student}, asked),
         "video model": (
-            render_worker, {"generator": generator, "cache": directory, "fingerprint": known},
+            render_worker, {"generator": generator, "clips": store, "fingerprint": known},
             [RenderRequest(text, "", 0) for text in texts],
         ),
-        "reward": (reward_worker, {"reward": reward, "cache": directory}, shown),
+        "reward": (reward_worker, {"reward": reward, "clips": store}, shown),
     }  # fmt: skip
 
     def peak() -> float:
@@ -103,14 +105,16 @@ def work(clips: str, models: dict[str, str], roles: list[str], resident: int) ->
     kinds = {LlamaForCausalLM: "student", WanPipeline: "video model", XCLIPModel: "reward"}
     for role in roles * 2:
         factory, options, items = tasks[role]
-        list(engine.map(factory, options, items, len(items)))
+        (finished,) = engine.finished(engine.submit(factory, options, [items]))
+        if finished.error:
+            raise finished.error
         alive = sorted(name for found in gc.get_objects() if (name := kinds.get(type(found))))
         most = max(most, alive, key=len)
     return {"peak": peak() - before, "at once": most}
 
 
 def fresh(task: str, **options: object) -> str:
-    """Do a task in a process of its own: a peak is inherited, so that this one stays small."""
+    """Do a task in a process of its own. It would inherit the peak of this one, which therefore stays small."""
     command = [sys.executable, __file__, "--child", json.dumps([task, options])]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"}, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""How many clips a second the tiny video model gives, from words to pixels, as the pipeline batches them.
+"""Measure the clips per second of the tiny video model, from words to pixels, in the batches of a run.
 
 python benchmarks/sampling.py
 """

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -225,7 +226,8 @@ def contents(run: Path) -> dict[str, str]:
         for path in sorted(run.rglob("*"))
         if path.is_file()
     }
-    engine = sqlalchemy.create_engine(f"sqlite:///file:{run / 'run.db'}?mode=ro&uri=true")
+    address = f"{(run / 'run.db').absolute().as_uri()}?immutable=1"  # looking leaves no files beside it
+    engine = sqlalchemy.create_engine("sqlite://", creator=lambda: sqlite3.connect(address, uri=True))
     with engine.connect() as connection:
         for table in sqlalchemy.inspect(connection).get_table_names():
             rows = sorted(repr(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table}"))
@@ -274,7 +276,7 @@ def test_status_loads_no_model_library(begun: Path) -> None:
 def test_the_demos_run_shipped_recipes(monkeypatch, capsys, tmp_path) -> None:
     asked = []
 
-    def run(recipe, directory, *overrides, progress, until):
+    def run(recipe, directory, *overrides, **options):
         asked.append((recipe, str(directory), overrides))
         return promptreel.Summary(recipe=recipe, finished=True, systems=(), ceiling=None)
 

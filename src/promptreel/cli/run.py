@@ -59,7 +59,7 @@ def run(
     if stage is not None:
         if recipe is not None or out is None or set or until is not None or dry_run:
             raise UserError("--stage does one stage of a run that was begun: give it with --out alone")
-        _run_stage(out, stage, as_json)
+        _run(begun_recipe(out), out, stage=stage, as_json=as_json)
         return
     if recipe is not None:
         loaded, _ = load_recipe(recipe, set)
@@ -94,20 +94,19 @@ def _print_costs(recipe: Recipe, until: str | None, as_json: bool) -> None:
         raise UserError("; ".join(problems))
 
 
-def _run(recipe: str | Recipe, out: Path, *overrides: str, until: str | None = None, as_json: bool = False) -> None:
-    """Run a recipe, print its summary and draw its report."""
+def _run(
+    recipe: str | Recipe,
+    out: Path,
+    *overrides: str,
+    until: str | None = None,
+    stage: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Run a recipe, or one stage of it, print the summary and draw the report."""
     with progress() as report:
         from promptreel.pipeline import run  # takes seconds, during which a signal may come
 
-        summary = run(recipe, out, *overrides, progress=report, until=until)
-    _finish(summary, out, as_json)
-
-
-def _run_stage(out: Path, stage: str, as_json: bool) -> None:
-    """Do one stage of a run, print the summary and draw the report."""
-    with _pipeline(out) as pipeline:
-        pipeline.do(stage)
-        summary = pipeline.summary()
+        summary = run(recipe, out, *overrides, progress=report, until=until, stage=stage)
     _finish(summary, out, as_json)
 
 

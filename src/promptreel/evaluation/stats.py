@@ -40,16 +40,37 @@ def win_rate(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Estimate:
     The interval is a bootstrap over queries. If every outcome is the same, there is nothing to resample, and the
     interval is the exact one of Clopper and Pearson, in which a tie counts one half too.
     """
+    won = outcomes(a, b)
+    if (won == won[0]).all():
+        return proportion(float(won.sum()), len(won))
+    low, high = _bootstrap(won, seed)
+    return Estimate(float(won.mean()), low, high, len(won))
+
+
+def outcomes(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    """Return 1 for each query on which ``a`` is higher than ``b``, 0 where it is lower, and one half for a tie."""
     if len(a) != len(b):
         raise ValueError(f"paired samples must have one length, got {len(a)} and {len(b)}")
-    outcomes = (np.sign(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)) + 1) / 2
-    if len(outcomes) == 0:
+    if len(a) == 0:
         raise ValueError("no queries: nothing can be compared")
-    value = float(outcomes.mean())
-    if (outcomes == outcomes[0]).all():
-        return proportion(float(outcomes.sum()), len(outcomes))
-    low, high = _bootstrap(outcomes, seed)
-    return Estimate(value, low, high, len(outcomes))
+    won: np.ndarray = (np.sign(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)) + 1) / 2
+    return won
+
+
+def across(groups: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
+    """Return the mean of the groups' means. Groups are runs with several training seeds, and values their queries.
+
+    The interval is a bootstrap over groups and, within each, over values.
+    """
+    if not groups or not all(len(group) for group in groups):
+        raise ValueError("a group without values: nothing can be estimated")
+    data = [np.asarray(group, dtype=float) for group in groups]
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(data), (RESAMPLES, len(data)))
+    means = [np.mean([rng.choice(data[g], len(data[g])).mean() for g in row]) for row in drawn]
+    low, high = np.percentile(means, [(1 - LEVEL) / 2 * 100, (1 + LEVEL) / 2 * 100])
+    value = float(np.mean([group.mean() for group in data]))
+    return Estimate(value, float(low), float(high), sum(map(len, data)))
 
 
 def proportion(successes: float, trials: int) -> Estimate:

@@ -27,6 +27,7 @@ def run(
     *overrides: str,
     progress: Progress = silent,
     until: str | None = None,
+    stage: str | None = None,
     database: str | None = None,
     clips: str | None = None,
     trainers: Mapping[str, Trainer] | None = None,
@@ -36,8 +37,9 @@ def run(
         run("tiny", "runs/tiny", "evolve.rounds=2")
 
     ``recipe`` is a shipped recipe's name, a path, or a ``Recipe``; ``overrides`` change keys of the first two.
-    ``progress`` is called after every stored batch and may raise to stop the run. ``database`` and ``clips`` are the
-    URLs of a database and a clip store shared with other runs. ``trainers`` replaces training methods, by stage kind.
+    ``progress`` is called after every stored batch and may raise to stop the run. The run ends after the stage
+    ``until``, or does the one stage ``stage``. ``database`` and ``clips`` are the URLs of a database and a clip store
+    shared with other runs. ``trainers`` replaces training methods, by stage kind.
 
     Raises ``UserError`` for a missing file or model before anything is paid for, and ``RunError`` if the directory
     holds a run of another recipe. A run that goes on with other versions or threads than it began with is warned about:
@@ -67,7 +69,10 @@ def run(
         _note_environment(opened, loaded)
         pipeline = Pipeline(loaded, opened, progress, trainers)
         try:
-            return pipeline.execute(until)
+            if stage is None:
+                return pipeline.execute(until)
+            pipeline.do(stage)
+            return pipeline.summary()
         finally:
             pipeline.release()
 

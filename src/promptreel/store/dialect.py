@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,8 @@ def connect(url: str, writable: bool = True) -> Engine:
     if writable:
         engine = create_engine(url, json_serializer=_compact)
     else:
-        # A connection that may write would tidy up the file as it closes, even if nothing was written.
-        address = f"{Path(make_url(url).database or '').absolute().as_uri()}?mode=ro"
-        engine = create_engine(
-            url, json_serializer=_compact, creator=lambda: sqlite3.connect(address, uri=True, check_same_thread=False)
-        )
+        file = Path(make_url(url).database or "").absolute()
+        engine = create_engine(url, json_serializer=_compact, creator=lambda: _open_to_read(file))
     event.listen(engine, "connect", _configure if writable else _configure_to_read)
     event.listen(engine, "begin", _begin)
     return engine
@@ -79,8 +77,32 @@ def _compact(value: Any) -> str:
 
 def _configure(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # the driver would leave changes of tables outside of transactions
-    for setting in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL"):
+    for setting in (f"busy_timeout={BUSY_SECONDS * 1000}", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {setting}").close()
+    _keep_log(connection)
+
+
+def _keep_log(connection: Any) -> None:
+    """Have the database write ahead into a log. SQLite does not wait here for another process that does the same."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if not any(said in str(error) for said in HELD_WORDS) or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    """Open a file without changing it: a connection that may write tidies up as it closes, even if it wrote nothing.
+
+    Without a write-ahead log beside the file no process has it open to write; a log is not made then, either.
+    """
+    settled = not file.with_name(f"{file.name}-wal").exists()
+    address = f"{file.as_uri()}?mode=ro{'&immutable=1' if settled else ''}"
+    return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 
 def _configure_to_read(connection: Any, _: Any) -> None:

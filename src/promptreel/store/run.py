@@ -2,7 +2,7 @@
 
 recipe.toml    as given           recipe.json   as resolved
 run.db         the database       clips/        rendered media, lossless
-run.id         the run's name in its database
+run.id         the run's name in its database, and where that and the clips are, if elsewhere
 models/<stage>/                   a trained student, for from_pretrained; appears by rename when complete
 summary.json   report.html        the result, for machines and for people
 run.lock       held by the process that works on the run
@@ -27,6 +27,7 @@ from promptreel.store.disk_errors import damaged, explain
 from promptreel.store.records import Records
 from promptreel.store.summary import Summary
 
+RUN_ID = "run.id"
 MANIFEST = "manifest.json"
 """In a published model: the size of each of its files, so that damage is seen before it is loaded."""
 OURS = {"run.lock", "clips", "models"}
@@ -38,14 +39,19 @@ class Run:
 
     One process at a time works on it. ``writable=False`` opens it to look at, also while another process works: nothing
     in it changes. ``database`` is the URL of a database that several runs share, and ``clips`` that of their clip
-    store, by default the folder ``clips`` beside the database's file. By default each run has its own.
+    store, by default the folder ``clips`` beside the database's file. A run remembers both. By default each run has its
+    own.
     """
 
     def __init__(
         self, directory: Path, writable: bool = True, database: str | None = None, clips: str | None = None
     ) -> None:
         self.directory = directory
-        self.clips = ClipStore(clips or str((folder_of(database) if database else directory) / "clips"))
+        known = self._known()
+        database, clips = database or known.get("database"), clips or known.get("clips")
+        if database and not clips:
+            clips = str(folder_of(database) / "clips")
+        self.clips = ClipStore(clips or str(directory / "clips"))
         self._lock: IO[str] | None = None
         own = directory / "run.db"
         if not writable and database is None and not own.exists():
@@ -59,7 +65,10 @@ class Run:
                 raise damaged(directory, flaw)
             if self.database.new and database is None and self.recipe() is not None:
                 raise damaged(directory, "it is empty, and the run was begun")
-            self.records = Records(self.database, self._id(writable))
+            if "id" not in known and writable:
+                known = {"id": uuid.uuid4().hex[:12], "database": database, "clips": clips}
+                write_text(directory / RUN_ID, json.dumps({key: value for key, value in known.items() if value}))
+            self.records = Records(self.database, known.get("id") or "")
         except BaseException as error:
             if self._lock:
                 self._lock.close()
@@ -80,12 +89,16 @@ class Run:
         if self._lock:
             self._lock.close()
 
-    def _id(self, writable: bool) -> str:
-        """Return the name of the run's rows in its database, chosen once."""
-        path = self.directory / "run.id"
-        if not path.exists() and writable:
-            write_text(path, uuid.uuid4().hex[:12])
-        return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    def _known(self) -> dict[str, str | None]:
+        """Return the run's name, and the URLs of its database and clips if they are elsewhere; empty for a new run."""
+        path = self.directory / RUN_ID
+        if not path.exists():
+            return {}
+        try:
+            found: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path} is damaged ({error}): put a copy of it back") from error
+        return found
 
     def model(self, stage: str) -> Path:
         """Return the directory of the model that a stage trains, which exists once it is complete."""
@@ -149,7 +162,7 @@ class Run:
 def holds_other_things(directory: Path) -> bool:
     """Return True for a directory with files that are not a run's."""
     there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    return there.isdisjoint({"run.db", "run.id"}) and bool(there - OURS)
+    return there.isdisjoint({"run.db", RUN_ID}) and bool(there - OURS)
 
 
 def _sizes(directory: Path) -> dict[str, int]:
