@@ -122,9 +122,10 @@ def child(command: Sequence[str], directory: Path, die_in: str | None) -> None:
 def start(setting: Setting, directory: Path, die_in: str | None = None) -> subprocess.Popen[bytes]:
     command = [sys.executable, __file__, "--child", str(directory), *(["--die-in", die_in] if die_in else [])]
     environment = {**os.environ, LOG: str(log_of(directory))}
-    return subprocess.Popen(
-        [*command, "--", *setting.command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    )
+    with errors_of(directory).open("w") as errors:
+        return subprocess.Popen(
+            [*command, "--", *setting.command], stdout=subprocess.PIPE, stderr=errors, env=environment
+        )
 
 
 def log_of(directory: Path) -> Path:
@@ -132,12 +133,17 @@ def log_of(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.log")
 
 
+def errors_of(directory: Path) -> Path:
+    """Return the path of the messages of a run's last process."""
+    return directory.with_name(f"{directory.name}.err")
+
+
 def finish(setting: Setting, directory: Path) -> dict[str, Any]:
     """Let a run go on to its end; return its summary as data."""
     process = start(setting, directory)
     process.communicate()
     if process.returncode not in (0, 4):
-        raise SystemExit(f"the run in {directory} ended with {process.returncode}")
+        raise SystemExit(f"a run ended with {process.returncode}:\n{errors_of(directory).read_text()[-2000:]}")
     with Run(directory, writable=False) as run:
         summary = run.summary()
     assert summary

@@ -37,15 +37,8 @@ def test_drafts_that_fail_are_refined_until_they_pass_or_the_budget_ends() -> No
     assert work.ask() == {}
     assert [candidate.text for candidate in work.accepted()] == ["good", "bad, mended"]
     assert work.refinements() == [Pair(BALL, "bad, mended", "bad", "text_refined", 2.0)]
-    assert [c.text for c in work.versions()] == [
-        "good",
-        "bad",
-        "bad, mended",
-        "worse",
-        "worse again",
-        "hopeless",
-        "unsure",
-    ]
+    texts = [candidate.text for candidate in work.versions()]
+    assert texts == ["good", "bad", "bad, mended", "worse", "worse again", "hopeless", "unsure"]
 
 
 def test_without_rounds_nothing_is_refined() -> None:

@@ -141,7 +141,10 @@ class Search(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs workers somewhere: in this process, in others, on other machines."""
+    """Runs workers somewhere: in this process, in others, on other machines.
+
+    Its constructor takes ``threads``, torch's CPU threads in each worker, if a recipe sets them.
+    """
 
     def submit(
         self, factory: Callable[..., Worker], options: Mapping[str, Any], batches: Sequence[Sequence[Any]]

@@ -117,6 +117,11 @@ class Failure:
         """True for a failure of the server (connection, timeout, HTTP status): worth retrying later."""
         return self.reason in ("connection", "timeout") or self.reason.startswith("status ")
 
+    @property
+    def retryable(self) -> bool:
+        """True for a failure of the server or the machine: another run may succeed with the same request."""
+        return self.transient or self.reason == "memory"
+
 
 Scores = Mapping[str, float | None]
 """Dimension to value on the reward model's native scale, higher is better; ``None`` is missing, never zero."""

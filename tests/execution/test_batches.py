@@ -36,7 +36,7 @@ def lose(run: Run, requests: Sequence[RenderRequest]) -> None:
 
 def ledger(run: Run) -> list[tuple[str, str, int, str, str | None, bool, bool]]:
     with run.database.reading() as connection:
-        columns = [batches.c[name] for name in ("step", "kind", "number", "part", "halved", "done", "found")]
+        columns = [batches.c[name] for name in ("step", "kind", "number", "part", "halved", "done", "cached")]
         rows = connection.execute(select(*columns).where(batches.c.run == run.records.run).order_by(*columns[:4])).all()
     return [tuple(row) for row in rows]  # type: ignore[misc]
 

@@ -194,6 +194,18 @@ def test_stages_can_be_done_one_by_one(place: Path) -> None:
     assert plain(run(recipe(), place)) == plain(run(recipe(), place.with_name("whole")))
 
 
+def test_one_stage_is_done_alone_if_its_inputs_are_there(place: Path) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'sample'"):
+        run(recipe(), place, stage="smaple")
+    assert not place.exists()
+    with pytest.raises(RunError, match="needs 'sample', which is not done"):
+        run(recipe(), place, stage="pairs")
+    summary = run(recipe(), place, stage="sample")
+    assert list(summary.stages) == ["sample"]
+    assert not summary.finished
+    assert plain(run(recipe(), place)) == plain(run(recipe(), place.with_name("whole")))
+
+
 def test_a_stage_may_be_done_before_one_that_was_stopped_half_way(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It judges queries that the other stage had planned to have judged, and had no time for."""
     monkeypatch.setattr("promptreel.execution.step.JUDGE_BATCH", 2)

@@ -65,7 +65,7 @@ def test_the_same_recipe_finds_everything_and_pays_for_nothing(
         with opened.database.reading() as connection:
             found = connection.execute(select(batches).where(batches.c.run == opened.records.run)).all()
     assert found
-    assert all(row.found and row.done for row in found)
+    assert all(row.cached and row.done for row in found)
 
 
 def test_a_run_beside_another_is_as_it_would_be_alone(
@@ -104,9 +104,12 @@ def test_a_run_goes_on_in_the_database_that_it_was_begun_in(
     directory = place.with_name("one")
     run(FIRST, directory, database=url, until="evolve")
     assert not (directory / "run.db").exists()
+    assert run(FIRST, directory).finished  # the run knows where it was begun
     assert into(FIRST, "one").finished
-    with Run(directory, writable=False, database=url) as opened:
+    assert not (directory / "run.db").exists()
+    with Run(directory, writable=False) as opened:
         assert Pipeline(FIRST, opened).is_done("evaluate")
+        assert opened.clips.url == str(place.parent / "shared" / "clips")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")

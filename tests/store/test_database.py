@@ -14,7 +14,7 @@ from promptreel.store import Database, Run, user_cache
 from promptreel.store import migrations as steps
 from promptreel.store.content import Clips, ClipScores, Completions, Verdicts, read_render_batches
 from promptreel.store.database import among
-from promptreel.store.tables import clips, verdicts
+from promptreel.store.tables import clips, render_batches, verdicts
 from promptreel.types import (
     Candidate,
     ClipToScore,

@@ -19,7 +19,7 @@ class Kind:
 
     kind: str = "complete"
     content: type[Content] = Completions
-    maker: str = "llm"
+    fingerprint: str = "llm"
     size: int = 2
 
 

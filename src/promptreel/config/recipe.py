@@ -94,6 +94,11 @@ class Recipe(Table):
         table = self.generator if name == MAIN else self.generators[name]
         return Component("generator", table.name, {"profile": self.profile, **table.options})
 
+    def engine_component(self) -> Component:
+        """Return the engine, with the recipe's threads among its options."""
+        threads = {"threads": self.threads} if self.threads else {}
+        return Component("engine", self.engine.name, {**self.engine.options, **threads})
+
     def inputs(self, stage: Stage) -> list[str]:
         """Return the names of a stage's inputs; for a system that is a stage's student, the stage's name."""
         students = {name: system.student for name, system in self.systems.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from promptreel.errors import Interrupted, RenderError, RunError
+from promptreel.errors import RenderError, RunError
 from promptreel.jobs import Finished, Job, Worker
 from promptreel.protocols import Engine
 from promptreel.store.content import Content
@@ -16,7 +16,7 @@ from promptreel.types import Failure
 Progress = Callable[[str, int, int], None]
 """Called after every stored batch with the name of the work, the items done, and the items in all.
 
-It may raise ``Interrupted`` to stop the run: batches at work are stored before it stops.
+It may raise, such as ``Interrupted``, to stop the run: batches at work are stored before it stops.
 """
 
 
@@ -31,7 +31,7 @@ class Work:
     kind: str
     """Name in the ledger: ``complete``, ``judge``, ``render`` or ``score NAME``."""
     content: type[Content]
-    maker: str
+    fingerprint: str
     """Fingerprint of the component that does it."""
     size: int
     """Items in a batch at most."""
@@ -46,7 +46,7 @@ class Work:
 
 
 @dataclass
-class _Progress:
+class _BatchState:
     """The state of one planned batch whose parts are at work."""
 
     whole: Batch
@@ -62,15 +62,17 @@ class Execution:
     def __init__(self, engine: Engine, ledger: Ledger, step: str, work: Work, report: Callable[[int, int], None]):
         self.engine, self.ledger, self.step, self.work, self.report = engine, ledger, step, work, report
         self.jobs: list[tuple[Job, list[Batch]]] = []
-        self.states: dict[int, _Progress] = {}
+        self.states: dict[int, _BatchState] = {}
+        self.unmet: list[tuple[_BatchState, Batch, Failure]] = []
+        """Single items for which memory did not suffice, until another item shows that it can."""
         self.stopped: Exception | None = None
         """Error for which no more batches are begun."""
 
     def results(self) -> dict[str, Any]:
         """Return the results of all items, by id, after the missing ones were worked on and stored.
 
-        Raises ``Interrupted`` as the progress callback does, ``RunError`` if not even single items fit into memory, and
-        the first error of a worker that is no ``RenderError``: each once the batches at work are stored.
+        Raises the error of the progress callback, ``RunError`` if not even single items fit into memory, and the first
+        error of a worker that is no ``RenderError``: each once the batches at work are stored.
         """
         work = self.work
         plan = self.ledger.plan(self.step, work, list(work.items))
@@ -80,7 +82,7 @@ class Execution:
             return plan.known
         self.total = sum(len(batch.ids) for batch in plan.batches)
         self.done = self.total - sum(len(part.ids) for part in left)
-        self.states = {batch.number: _Progress(batch) for batch in plan.batches}
+        self.states = {batch.number: _BatchState(batch) for batch in plan.batches}
         self._report()
         if not self.stopped:
             self._submit(left)
@@ -90,6 +92,8 @@ class Execution:
                 except Exception as error:  # noqa: BLE001 - raised below, once the batches at work are stored
                     self._stop(error)
                 self._report()
+        if self.unmet and not self.stopped:
+            self.stopped = self._no_memory(self.unmet[0][2])
         if self.stopped:
             raise self.stopped
         return plan.known
@@ -112,7 +116,7 @@ class Execution:
     def _report(self) -> None:
         try:
             self.report(self.done, self.total)
-        except Interrupted as error:
+        except Exception as error:  # noqa: BLE001 - raised once the batches at work are stored
             self._stop(error)
 
     def _take(self, plan: Plan, finished: Finished) -> None:
@@ -121,6 +125,8 @@ class Execution:
         state = self.states[part.number]
         if finished.error is None:
             items = [self.work.items[key] for key in part.ids]
+            if len(finished.results) != len(items):
+                raise RunError(f"{self.work.kind}: {len(finished.results)} results came for {len(items)} items")
             self._store(plan, state, part, self.work.check(part, finished.results), items)
         elif not isinstance(finished.error, RenderError):
             raise finished.error
@@ -130,32 +136,39 @@ class Execution:
                 self._submit(list(part.halves))
         else:
             failure = Failure(finished.error.reason, str(finished.error))
-            if failure.reason == "memory" and part.part:
+            if failure.reason != "memory":
+                self._store_failure(plan, state, part, failure)
+            elif part.part:
                 state.failed[part] = failure
                 self._check_memory(plan, state, failure)
             else:
-                self._store_failure(plan, state, part, failure)
+                self.unmet.append((state, part, failure))
 
-    def _check_memory(self, plan: Plan, state: _Progress, failure: Failure) -> None:
+    def _check_memory(self, plan: Plan, state: _BatchState, failure: Failure) -> None:
         """Raise if memory sufficed for no item of a batch; store the failures once it did for another one."""
         if len(state.failed) == len(state.whole.ids):
-            raise RunError(
-                f"there is no memory for {self.work.kind}, not even for one at a time ({failure.detail}): "
-                "make room, or load the model smaller, and the same command goes on from here"
-            )
+            raise self._no_memory(failure)
         if any(key in plan.known for key in state.whole.ids):
             self._store_failures(plan, state)
 
-    def _store(self, plan: Plan, state: _Progress, part: Batch, results: Sequence[Any], items: Sequence[Any]) -> None:
+    def _no_memory(self, failure: Failure) -> RunError:
+        return RunError(
+            f"there is no memory for {self.work.kind}, not even for one at a time ({failure.detail}): make room, or "
+            "load the model smaller, and the same command goes on from here"
+        )
+
+    def _store(self, plan: Plan, state: _BatchState, part: Batch, results: Sequence[Any], items: Sequence[Any]) -> None:
         self.ledger.commit(plan, part, items, results, state.halved)
         state.halved.clear()
         self.done += len(part.ids)
         self._store_failures(plan, state)
+        while self.unmet:
+            self._store_failure(plan, *self.unmet.pop())
 
-    def _store_failures(self, plan: Plan, state: _Progress) -> None:
+    def _store_failures(self, plan: Plan, state: _BatchState) -> None:
         while state.failed:
             part, failure = state.failed.popitem()
             self._store_failure(plan, state, part, failure)
 
-    def _store_failure(self, plan: Plan, state: _Progress, part: Batch, failure: Failure) -> None:
+    def _store_failure(self, plan: Plan, state: _BatchState, part: Batch, failure: Failure) -> None:
         self._store(plan, state, part, [self.work.failed(failure)], [self.work.items[part.ids[0]]])

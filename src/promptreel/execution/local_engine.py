@@ -64,21 +64,23 @@ class LocalEngine:
             try:
                 results = self._worker(factory, options)(batch)
             except Exception as error:
-                alone = len(self._workers) == 1
+                key = _key(factory, options)
+                others = len([name for name in self._workers if name != key])
+                alone = others == 0
                 if not out_of_memory(error) or (alone and isinstance(error, PromptreelError)):
                     raise
                 if alone:
                     raise RunError(
                         f"a model and its batch do not fit ({error}): load it smaller, or ask less"
                     ) from error
-                fits = len(self._workers) - 1
+                fits = max(others, 1)
             else:
                 self.resident = fits
                 return results
             self.release()  # only here is the error gone, and with it what its traceback holds
 
     def _worker(self, factory: Callable[..., Worker], options: Mapping[str, Any]) -> Worker:
-        key = content_id(f"{factory.__module__}.{factory.__qualname__}", repr(sorted(options.items())))
+        key = _key(factory, options)
         if key not in self._workers:
             set_threads(self.threads)
             if len(self._workers) >= self.resident:
@@ -88,6 +90,10 @@ class LocalEngine:
             self._workers[key] = factory(**options)
         self._workers.move_to_end(key)
         return self._workers[key]
+
+
+def _key(factory: Callable[..., Worker], options: Mapping[str, Any]) -> str:
+    return content_id(f"{factory.__module__}.{factory.__qualname__}", repr(sorted(options.items())))
 
 
 def set_threads(threads: int | None) -> None:

@@ -36,6 +36,8 @@ class _Slot:
 
     executor: Executor
     at_work: _Task | None = None
+    ready: Future[None] | None = None
+    """Result of the first call of a process: done once it has started."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class _Task:
 
     job: Job
     number: int
+    line: deque[_Task] = field(repr=False, compare=False)
+    """The line that it waits in: for a process, or for the thread that asks servers."""
     deaths: int = 0
     future: Future[list[Any]] | None = field(default=None, compare=False)
 
@@ -51,26 +55,31 @@ class _Task:
 class ProcessEngine:
     """Runs batches in ``workers`` processes, which are spawned, so that torch and CUDA work in them.
 
-    Each process keeps ``resident`` models and has torch's ``threads`` on the CPU. Models behind a server are asked from
-    this process, by one thread: so one rate limiter holds for everything that asks the server. A process that dies is
-    replaced and its batch done again.
+    Each process keeps ``resident`` models and has torch's ``threads`` on the CPU. ``devices`` are the GPUs of the
+    processes in turn, as in ``CUDA_VISIBLE_DEVICES``; by default all processes see all GPUs. Models behind a server are
+    asked from this process, by one thread: so one rate limiter holds for everything that asks the server. A process
+    that dies is replaced and its batch done again.
     """
 
-    def __init__(self, workers: int = 2, resident: int = 8, threads: int | None = None) -> None:
+    def __init__(
+        self, workers: int = 2, resident: int = 8, threads: int | None = None, devices: Sequence[str | int] = ()
+    ) -> None:
         if workers < 1:
             raise UserError(f"workers is {workers}: an engine of processes needs at least one")
-        self.workers, self.resident, self.threads = workers, resident, threads
+        self.workers, self.resident, self.threads, self.devices = workers, resident, threads, devices
         self._own = LocalEngine(resident, threads)
         self._processes: list[_Slot] = []
         self._thread: _Slot | None = None
         self._waiting: deque[_Task] = deque()
+        self._waiting_remote: deque[_Task] = deque()
         self._untaken: list[Finished] = []
 
     def submit(
         self, factory: Callable[..., Worker], options: Mapping[str, Any], batches: Sequence[Sequence[Any]]
     ) -> Job:
         job = Job(factory, options, batches)
-        self._waiting.extend(_Task(job, number) for number in range(len(batches)))
+        line = self._waiting_remote if _is_remote(options) else self._waiting
+        line.extend(_Task(job, number, line) for number in range(len(batches)))
         self._begin()
         return job
 
@@ -91,6 +100,8 @@ class ProcessEngine:
         """
         self._begin()
         busy = [(slot, slot.at_work) for slot in self._slots() if slot.at_work]
+        if not busy:
+            raise RunError("the engine was released while batches were open: submit them again")
         done, _ = wait([task.future for _, task in busy if task.future], return_when=FIRST_COMPLETED)
         for slot, task in busy:
             if task.future in done:
@@ -98,15 +109,18 @@ class ProcessEngine:
                 self._end(slot, task)
 
     def cancel(self, job: Job) -> None:
-        dropped = [task for task in self._waiting if task.job is job]
-        for task in dropped:
-            self._waiting.remove(task)
-            job.open.discard(task.number)
+        for line in (self._waiting, self._waiting_remote):
+            for task in [task for task in line if task.job is job]:
+                line.remove(task)
+                job.open.discard(task.number)
 
     def release(self) -> None:
-        for slot in self._processes:
+        for slot in self._slots():
             slot.executor.shutdown(wait=True, cancel_futures=True)
         self._processes.clear()
+        self._thread = None
+        self._waiting.clear()
+        self._waiting_remote.clear()
         self._untaken.clear()
         self._own.release()
 
@@ -115,47 +129,65 @@ class ProcessEngine:
 
     def _begin(self) -> None:
         """Give waiting batches to free slots, in order."""
-        for task in list(self._waiting):
-            slot = self._free_slot(task)
-            if slot:
-                self._waiting.remove(task)
-                self._start(slot, task)
+        while self._waiting_remote and (slot := self._free_thread()):
+            self._start(slot, self._waiting_remote.popleft())
+        while self._waiting and (slot := self._free_process()):
+            self._start(slot, self._waiting.popleft())
 
-    def _free_slot(self, task: _Task) -> _Slot | None:
-        if _is_remote(task.job.options):
-            if self._thread is None:
-                self._thread = _Slot(ThreadPoolExecutor(1, "endpoint"))
-            return None if self._thread.at_work else self._thread
+    def _free_thread(self) -> _Slot | None:
+        if self._thread is None:
+            self._thread = _Slot(ThreadPoolExecutor(1, "endpoint"))
+        return None if self._thread.at_work else self._thread
+
+    def _free_process(self) -> _Slot | None:
         free = next((slot for slot in self._processes if slot.at_work is None), None)
         if free is None and len(self._processes) < self.workers:
-            free = _Slot(self._process())
+            free = _Slot(self._process(len(self._processes)))
             self._processes.append(free)
         return free
 
-    def _process(self) -> ProcessPoolExecutor:
+    def _process(self, place: int) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")
-        setting = (self.resident, self.threads, registry.ADDED, logging.getLogger("promptreel").level)
-        return ProcessPoolExecutor(1, spawn, _set_up, setting)
+        device = str(self.devices[place % len(self.devices)]) if self.devices else None
+        level = logging.getLogger("promptreel").level
+        return ProcessPoolExecutor(1, spawn, _set_up, (self.resident, self.threads, device, registry.ADDED, level))
+
+    def _replace(self, slot: _Slot) -> None:
+        """Start another process in place of one that died.
+
+        Raises ``UserError`` if it died as it started: another one would do the same.
+        """
+        if slot.ready and slot.ready.done() and slot.ready.exception():
+            raise UserError(
+                "a worker process ended as it started (its own message is above): in a script, call promptreel under  "
+                'if __name__ == "__main__":  since worker processes import the script'
+            )
+        slot.executor.shutdown(wait=False)
+        slot.executor, slot.ready = self._process(self._processes.index(slot)), None
 
     def _start(self, slot: _Slot, task: _Task) -> None:
-        run = self._own.run if slot is self._thread else _run
+        work = task.job.factory, task.job.options, task.job.batches[task.number]
         slot.at_work = task
+        if slot is self._thread:
+            task.future = slot.executor.submit(self._own.run, *work)
+            return
         try:
-            task.future = slot.executor.submit(run, task.job.factory, task.job.options, task.job.batches[task.number])
-        except BrokenProcessPool as error:  # it died while it was idle
-            task.future = Future()
-            task.future.set_exception(error)
+            slot.ready = slot.ready or slot.executor.submit(_greet)
+            task.future = slot.executor.submit(_run, *work)
+        except BrokenProcessPool:  # it died while it was idle
+            self._replace(slot)
+            slot.ready = slot.executor.submit(_greet)
+            task.future = slot.executor.submit(_run, *work)
 
     def _end(self, slot: _Slot, task: _Task) -> None:
         """Keep the result of a batch; if its process died, replace that and let the batch wait for another."""
         assert task.future
         error = task.future.exception()
         if isinstance(error, BrokenProcessPool):
-            slot.executor.shutdown(wait=False)
-            slot.executor = self._process()
+            self._replace(slot)
             task.deaths += 1
             if task.deaths < DEATHS:
-                self._waiting.appendleft(task)
+                task.line.appendleft(task)
                 return
             error = RunError(
                 f"a worker process died {DEATHS} times at the same batch, perhaps for want of memory: make room, or "
@@ -177,11 +209,15 @@ def _is_remote(options: Mapping[str, Any]) -> bool:
     )
 
 
-def _set_up(resident: int, threads: int | None, added: Mapping[str, Mapping[str, str]], level: int) -> None:
+def _set_up(
+    resident: int, threads: int | None, device: str | None, added: Mapping[str, Mapping[str, str]], level: int
+) -> None:
     """Prepare a worker process: signals are the parent's to handle, and it ends when the parent does."""
     global _engine
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # read when CUDA is first used
     logging.basicConfig(format="warning: %(message)s", level=logging.ERROR)
     logging.getLogger("promptreel").setLevel(level)
     for kind, components in added.items():
@@ -189,6 +225,10 @@ def _set_up(resident: int, threads: int | None, added: Mapping[str, Mapping[str,
             registry.register(kind, name, target)
     _engine = LocalEngine(resident, threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _greet() -> None:
+    """Do nothing: a process that answers has started."""
 
 
 def _end_with_parent() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptreel import registry
-from promptreel.errors import RunError
+from promptreel.errors import RenderError, RunError
 from promptreel.execution.batches import Execution, Progress, Work, silent
 from promptreel.execution.workers import UNREADABLE, judge_worker, llm_worker, render_worker, reward_worker
 from promptreel.execution.writer import Writer, prompt_in
@@ -273,15 +273,18 @@ class Step:
         options = {"reward": reward, "clips": self.resources.run.clips}
 
         def check(batch: Batch, results: Sequence[Any]) -> Sequence[Any]:
-            """Render damaged clips again, and score the batch once more."""
+            """Render damaged clips again, and score the batch once more; a clip that stays damaged has no scores."""
             scored = results
             if broken := [items[key].clip for key, r in zip(batch.ids, results, strict=True) if _unreadable(r)]:
-                self._render_again(broken, generator)
-                scored = self._once(reward_worker, options, [items[key] for key in batch.ids])
+                try:
+                    self._render_again(broken, generator)
+                    scored = self._once(reward_worker, options, [items[key] for key in batch.ids])
+                except RenderError as error:
+                    log.warning("%d damaged clips could not be rendered again: %s", len(broken), error)
             return [_no_scores(r) if isinstance(r, Failure) else r for r in scored]
 
-        maker, name = model.fingerprint, f"score {reward.name}"
-        work = Work(name, ClipScores, maker, SCORE_BATCH, reward_worker, options, items, _no_scores, check)
+        name = f"score {reward.name}"
+        work = Work(name, ClipScores, model.fingerprint, SCORE_BATCH, reward_worker, options, items, _no_scores, check)
         found = self._execute(work, name)
         self.failures["reward"] += sum(found[key].scores is None for key in items)
         missing = dict.fromkeys(model.dimensions)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from promptreel import registry
-from promptreel.errors import RenderError, RunError
-from promptreel.faults import classified
+from promptreel.errors import PromptreelError, RenderError, RunError
+from promptreel.faults import classified, one_line, out_of_memory
 from promptreel.jobs import Worker
 from promptreel.media import ClipStore
 from promptreel.protocols import LLM, Explainer, Generator, Judge, Reward
 from promptreel.types import (
+    Candidate,
     Clip,
     ClipToScore,
     Completion,
     Component,
     Failure,
     Message,
+    Query,
     RenderRequest,
     SamplingParams,
     ScoreResult,
     Scores,
+    Verdict,
 )
+
+log = logging.getLogger(__name__)
 
 BLACK = 2
 """Highest value (0..255) of a black clip: broken pipelines and safety filters give such clips."""
@@ -37,7 +45,8 @@ def llm_worker(llm: Component) -> Worker:
     model: LLM = registry.build(llm)
 
     def work(batch: Sequence[tuple[list[Message], SamplingParams]]) -> list[Completion | Failure]:
-        return model.complete([conversation for conversation, _ in batch], [params for _, params in batch])
+        with _halvable():
+            return model.complete([conversation for conversation, _ in batch], [params for _, params in batch])
 
     return work
 
@@ -45,7 +54,25 @@ def llm_worker(llm: Component) -> Worker:
 def judge_worker(judge: Component) -> Worker:
     """Build a worker that judges candidates."""
     model: Judge = registry.build(judge)
-    return model.judge
+
+    def work(candidates: Sequence[Candidate]) -> list[Verdict | None]:
+        with _halvable():
+            return model.judge(candidates)
+
+    return work
+
+
+@contextmanager
+def _halvable() -> Iterator[None]:
+    """Raise ``RenderError`` for want of memory, so that the batch is halved; other errors stay as they are."""
+    try:
+        yield
+    except PromptreelError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise RenderError(one_line(error), "memory") from error
+        raise
 
 
 def render_worker(generator: Component, clips: ClipStore, fingerprint: str) -> Worker:
@@ -60,16 +87,19 @@ def render_worker(generator: Component, clips: ClipStore, fingerprint: str) -> W
     def work(requests: Sequence[RenderRequest]) -> list[float | Failure]:
         with classified(f"generator {generator.name!r}"):
             rendered = model.render(requests)
-        results: list[float | Failure] = []
-        for clip in rendered:
-            flaw = clip if isinstance(clip, Failure) else _flaw(clip)
-            if isinstance(clip, Failure) or flaw:
-                results.append(flaw or Failure("render"))
-            else:
-                if clip.id not in clips:  # another run's clip keeps the pixels that were scored
-                    clips.write(clip)
-                results.append(clip.fps)
-        return results
+            if len(rendered) != len(requests):
+                raise ValueError(f"{len(rendered)} clips came for {len(requests)} requests")
+        return [keep(request, clip) for request, clip in zip(requests, rendered, strict=True)]
+
+    def keep(request: RenderRequest, clip: Clip | Failure) -> float | Failure:
+        """Store a clip under the id of its request; another run's clip keeps the pixels that were scored."""
+        flaw = clip if isinstance(clip, Failure) else _flaw(clip)
+        if isinstance(clip, Failure) or flaw:
+            return flaw or Failure("render")
+        key = request.clip_id(fingerprint)
+        if key not in clips:
+            clips.write(replace(clip, id=key))
+        return clip.fps
 
     return work
 
@@ -122,6 +152,15 @@ def reward_worker(reward: Component, clips: ClipStore) -> Worker:
             return one_by_one(items)
         return [_checked(scores) for scores in scored]
 
+    def explain(explainer: Explainer, query: Query, clip: Clip) -> str:
+        """Return the description of a clip; an empty one if that fails, since scores matter more."""
+        try:
+            with classified(called):
+                return explainer.explain(query, clip)
+        except RenderError as error:
+            log.warning("%s gave no description of a clip: %s", called, error)
+            return ""
+
     def work(items: Sequence[ClipToScore]) -> list[ScoreResult | Failure]:
         results: list[ScoreResult | Failure] = [ScoreResult(None)] * len(items)
         readable: list[tuple[int, ClipToScore, Clip]] = []
@@ -135,7 +174,7 @@ def reward_worker(reward: Component, clips: ClipStore) -> Worker:
         scored = score([(item, clip) for _, item, clip in readable])
         for (place, item, clip), result in zip(readable, scored, strict=True):
             if isinstance(model, Explainer) and result.scores is not None:
-                result = ScoreResult(result.scores, explanation=model.explain(item.query, clip))
+                result = ScoreResult(result.scores, explanation=explain(model, item.query, clip))
             results[place] = result
         return results
 

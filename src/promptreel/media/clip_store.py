@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from promptreel.errors import RunError, UserError
 from promptreel.media import frames
@@ -17,8 +16,8 @@ class ClipStore:
     """
 
     def __init__(self, url: str) -> None:
-        scheme, rest = urlsplit(url).scheme, url.removeprefix("file://")
-        if scheme not in ("", "file") and len(scheme) > 1:  # one letter is a drive of Windows
+        rest = url.removeprefix("file://")
+        if "://" in rest:
             raise UserError(f"clips cannot be kept at {url!r}: give a local directory")
         self.url = url
         self._directory = Path(rest)

@@ -22,7 +22,7 @@ from promptreel.pipeline.summary import summarise
 from promptreel.stages import KINDS, StageContext
 from promptreel.stages.context import Trainer
 from promptreel.store import Run, Summary
-from promptreel.types import MAIN, Component, SamplingParams, StageRecord
+from promptreel.types import MAIN, SamplingParams, StageRecord
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +107,9 @@ class Pipeline:
         """Everything that the steps of the run share. Components are built, which loads no weights."""
         recipe = self.recipe
         generator = recipe.generator_component()
-        engine = recipe.engine.component("engine")
-        threads = {"threads": recipe.threads} if recipe.threads else {}
         resources = Resources(
             run=self.run,
-            engine=registry.build(Component("engine", engine.name, {**engine.options, **threads})),
+            engine=registry.build(recipe.engine_component()),
             seed=recipe.seed,
             policy=recipe.policy.policy(),
             tokens=profiles.token_counter(recipe.profile, locate(generator.options.get("model"))),

@@ -52,7 +52,7 @@ def run(
         loaded, given = recipe, "# This recipe was given as an object: see recipe.json.\n"
     else:
         loaded, given = load_recipe(recipe, overrides)
-    check(loaded, until)
+    check(loaded, stage or until)
     if holds_other_things(directory):
         raise UserError(f"{directory} holds other things than a run: choose another --out, or empty it")
     with Run(directory, database=database, clips=clips) as opened:

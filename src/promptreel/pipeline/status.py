@@ -18,8 +18,8 @@ class StageStatus:
     state: str
     """``new``, ``running`` (begun, and not done) or ``done``."""
     renders: int
-    planned: int
-    """Renders at most: the policy, repetitions and stored clips save some."""
+    planned: int | None
+    """Renders at most: the policy, repetitions and stored clips save some. ``None`` is unknown."""
     seconds: float
     seconds_left: float | None
     """An estimate from the stages before it and its own beginning; ``None`` while there is nothing to go by."""
@@ -39,24 +39,25 @@ def status(recipe: Recipe, run: Run) -> list[StageStatus]:
         record = begun.get(stage.name)
         state, seconds = (record.state, record.seconds) if record else ("new", 0.0)
         cost = KINDS[stage.kind].cost(stage, recipe, _count)
-        renders, planned = records.renders(stage.name), cost.renders or 0
-        work = "render" if planned else "train" if isinstance(stage, TrainingStage) else "data"
+        renders, planned = records.renders(stage.name), cost.renders
+        work = "render" if planned != 0 else "train" if isinstance(stage, TrainingStage) else "data"
         if work != "data" and seconds and (state == "done" or (work == "render" and renders)):
             spent[work][0] += seconds
             spent[work][1] += renders if work == "render" else 1
-        left = _seconds_left(state, work, spent, max(planned - renders, 0) if work == "render" else 1)
+        units = 1 if work != "render" else None if planned is None else max(planned - renders, 0)
+        left = _seconds_left(state, work, spent, units)
         if work == "data" and state != "done" and cost.completions:
             left = None
         rows.append(StageStatus(stage.name, stage.kind, state, renders, planned, seconds, left))
     return rows
 
 
-def _count(table: QueriesTable) -> int:
-    return table.take or count_queries(table) or 0
+def _count(table: QueriesTable) -> int | None:
+    return table.take or count_queries(table)
 
 
-def _seconds_left(state: str, work: str, spent: Mapping[str, list[float]], units_left: int) -> float | None:
+def _seconds_left(state: str, work: str, spent: Mapping[str, list[float]], units_left: int | None) -> float | None:
     if state == "done" or work == "data":
         return 0.0
     seconds, units = spent[work]
-    return seconds / units * units_left if units else None
+    return seconds / units * units_left if units and units_left is not None else None

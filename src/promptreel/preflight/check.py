@@ -69,7 +69,7 @@ def _check_components(recipe: Recipe) -> None:
         registry.build(recipe.generator_component(name))
     for _, judge in _judges(recipe):
         registry.build(judge.component("judge"))
-    registry.check(recipe.engine.component("engine"))
+    registry.check(recipe.engine_component())
     for reward in [*recipe.rewards.values(), *(stage.reward for stage in recipe.stages(EvaluateStage))]:
         registry.check(reward.component("reward"))
     for role, llm, format in recipe.models():

@@ -27,8 +27,8 @@ class StageRow(Protocol):
         ...
 
     @property
-    def planned(self) -> int:
-        """Clips to render, at most."""
+    def planned(self) -> int | None:
+        """Clips to render, at most; ``None`` if unknown."""
         ...
 
     @property

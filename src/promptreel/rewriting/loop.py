@@ -103,7 +103,8 @@ def _is_over(drawn: Drawn, texts: Sequence[str], writer: Writer, policy: Policy)
     does not help if the model gives no reply at all, or if the only fault of a candidate is a length that requests for
     a shorter version did not mend.
     """
-    silent = not texts and any(failure.reason != NO_PROMPT for failure in drawn.failures)
+    latest = drawn.failures[-1:] if not texts else []
+    silent = any(failure.reason != NO_PROMPT for failure in latest)
     settled = any(
         candidate.rejected is None
         or candidate.verdict is None

@@ -122,10 +122,9 @@ class Rewriter:
         """
         if self._judge is None or not self._judges_queries:
             return
-        (verdict,) = self._judge.judge([Candidate.as_typed(query)])
-        typed = Candidate(query, query.text, verdict=verdict)
+        (typed,) = models.judge([Candidate.as_typed(query)])
         if self.policy.admits(typed):
-            why = ", ".join(verdict.unsafe) if verdict else "the judge gave no verdict on it"
+            why = ", ".join(typed.verdict.unsafe) if typed.verdict else "the judge gave no verdict on it"
             raise Refused(f"the query {query.text!r} is refused: {why}")
 
 
@@ -135,5 +134,5 @@ def _nothing(drawn: Drawn) -> Refused | ReplyError:
         reasons = ", ".join(WITHHELD[reason] for reason in drawn.withheld)
         tried = f"{drawn.attempts} attempts: {reasons}"
         return Refused(f"no harmless rewrite of {drawn.query.text!r} came of {tried}; ask for something else")
-    failure = drawn.failures[0]
+    failure = drawn.failures[-1]
     return ReplyError(f"the language model gave no prompt: {failure.detail or failure.reason}")

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table
 
 from promptreel.fingerprint import content_id
 from promptreel.store.database import among
-from promptreel.store.tables import clips, completions, scores, verdicts
+from promptreel.store.tables import clips, completions, render_batches, scores, verdicts
 from promptreel.types import Candidate, ClipToScore, Completion, Failure, Query, RenderRequest, ScoreResult, Verdict
 
 Rows = list[dict[str, Any]]
@@ -19,13 +19,13 @@ Rows = list[dict[str, Any]]
 class Content(Protocol):
     """One kind of content. ``items`` were asked for, and ``results`` came of them; ``ids`` are the ids of both.
 
-    ``maker`` is the fingerprint of the component that made them.
+    ``fingerprint`` is that of the component that made them.
     """
 
     table: ClassVar[Table]
 
     @staticmethod
-    def rows(maker: str, ids: Sequence[str], items: Sequence[Any], results: Sequence[Any]) -> Rows:
+    def rows(fingerprint: str, ids: Sequence[str], items: Sequence[Any], results: Sequence[Any]) -> Rows:
         """Return the rows that store a batch of results."""
         ...
 
@@ -39,6 +39,11 @@ class Content(Protocol):
         """Return the queries that the rows refer to."""
         ...
 
+    @staticmethod
+    def batch_rows(ids: Sequence[str]) -> Rows:
+        """Return rows of ``render_batches`` that record the batch, if it can be needed again."""
+        ...
+
 
 class Clips:
     """Renders by a generator: the frames per second of each clip, or its failure."""
@@ -47,16 +52,16 @@ class Clips:
 
     @staticmethod
     def rows(
-        maker: str, ids: Sequence[str], items: Sequence[RenderRequest], results: Sequence[float | Failure]
+        fingerprint: str, ids: Sequence[str], items: Sequence[RenderRequest], results: Sequence[float | Failure]
     ) -> Rows:
-        batch = content_id("rendered together", list(ids))
+        batch = _batch_id(ids)
         rows = []
-        for place, (key, request, result) in enumerate(zip(ids, items, results, strict=True)):
+        for key, request, result in zip(ids, items, results, strict=True):
             failure = result if isinstance(result, Failure) else None
             rows.append(
                 {
                     "id": key,
-                    "generator": maker,
+                    "generator": fingerprint,
                     "prompt": request.prompt,
                     "negative": request.negative,
                     "seed": request.seed,
@@ -65,7 +70,6 @@ class Clips:
                     "failure": failure.reason if failure else None,
                     "detail": failure.detail if failure else None,
                     "batch": batch,
-                    "place": place,
                 }
             )
         return rows
@@ -81,15 +85,27 @@ class Clips:
     def queries(items: Sequence[RenderRequest]) -> list[Query]:
         return []
 
+    @staticmethod
+    def batch_rows(ids: Sequence[str]) -> Rows:
+        batch = _batch_id(ids)
+        return [{"batch": batch, "place": place, "clip": key} for place, key in enumerate(ids)]
+
+
+def _batch_id(ids: Sequence[str]) -> str:
+    return content_id("rendered together", list(ids))
+
 
 def read_render_batches(connection: Connection, ids: Iterable[str]) -> list[list[RenderRequest]]:
     """Return the batches, each in order, that these clips were rendered in."""
     keys = sorted({row.batch for row in among(connection, clips, clips.c.id, ids)})
-    rows = sorted(among(connection, clips, clips.c.batch, keys), key=lambda row: (row.batch, row.place))
-    return [
-        [RenderRequest(row.prompt, row.negative, row.seed, row.aspect or "") for row in group]
-        for _, group in groupby(rows, key=lambda row: row.batch)
-    ]
+    places = sorted(
+        among(connection, render_batches, render_batches.c.batch, keys), key=lambda row: (row.batch, row.place)
+    )
+    requests = {
+        row.id: RenderRequest(row.prompt, row.negative, row.seed, row.aspect or "")
+        for row in among(connection, clips, clips.c.id, (row.clip for row in places))
+    }
+    return [[requests[row.clip] for row in group] for _, group in groupby(places, key=lambda row: row.batch)]
 
 
 class ClipScores:
@@ -98,13 +114,15 @@ class ClipScores:
     table: ClassVar[Table] = scores
 
     @staticmethod
-    def rows(maker: str, ids: Sequence[str], items: Sequence[ClipToScore], results: Sequence[ScoreResult]) -> Rows:
+    def rows(
+        fingerprint: str, ids: Sequence[str], items: Sequence[ClipToScore], results: Sequence[ScoreResult]
+    ) -> Rows:
         return [
             {
                 "id": key,
                 "clip": item.clip,
                 "query": item.query.row_id,
-                "reward": maker,
+                "reward": fingerprint,
                 "scores": None if result.scores is None else dict(result.scores),
                 "detail": result.detail or None,
                 "explanation": result.explanation or None,
@@ -123,6 +141,10 @@ class ClipScores:
     def queries(items: Sequence[ClipToScore]) -> list[Query]:
         return [item.query for item in items]
 
+    @staticmethod
+    def batch_rows(ids: Sequence[str]) -> Rows:
+        return []
+
 
 def read_explanations(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
     """Return the description of each clip that a reward model gave one for."""
@@ -136,11 +158,13 @@ class Completions:
     table: ClassVar[Table] = completions
 
     @staticmethod
-    def rows(maker: str, ids: Sequence[str], items: Sequence[Any], results: Sequence[Completion | Failure]) -> Rows:
+    def rows(
+        fingerprint: str, ids: Sequence[str], items: Sequence[Any], results: Sequence[Completion | Failure]
+    ) -> Rows:
         return [
             {
                 "id": key,
-                "llm": maker,
+                "llm": fingerprint,
                 "text": None if isinstance(result, Failure) else result.text,
                 "failure": result.reason if isinstance(result, Failure) else None,
                 "detail": result.detail if isinstance(result, Failure) else None,
@@ -166,6 +190,10 @@ class Completions:
     def queries(items: Sequence[Any]) -> list[Query]:
         return []
 
+    @staticmethod
+    def batch_rows(ids: Sequence[str]) -> Rows:
+        return []
+
 
 class Verdicts:
     """Verdicts by a judge; ``None`` where it could not tell."""
@@ -173,11 +201,13 @@ class Verdicts:
     table: ClassVar[Table] = verdicts
 
     @staticmethod
-    def rows(maker: str, ids: Sequence[str], items: Sequence[Candidate], results: Sequence[Verdict | None]) -> Rows:
+    def rows(
+        fingerprint: str, ids: Sequence[str], items: Sequence[Candidate], results: Sequence[Verdict | None]
+    ) -> Rows:
         return [
             {
                 "id": key,
-                "judge": maker,
+                "judge": fingerprint,
                 "query": candidate.query.row_id,
                 "text": candidate.text,
                 "verdict": verdict.to_json() if verdict else None,
@@ -195,3 +225,7 @@ class Verdicts:
     @staticmethod
     def queries(items: Sequence[Candidate]) -> list[Query]:
         return [candidate.query for candidate in items]
+
+    @staticmethod
+    def batch_rows(ids: Sequence[str]) -> Rows:
+        return []

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, func, select
 from promptreel.store import dialect
 from promptreel.store.content import Content
 from promptreel.store.database import Database, add_queries, among
-from promptreel.store.tables import batch_items, batches
+from promptreel.store.tables import batch_items, batches, render_batches
+from promptreel.types import Failure
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Kind(Protocol):
     kind: str
     """``complete``, ``judge``, ``render`` or ``score NAME``."""
     content: type[Content]
-    maker: str
+    fingerprint: str
     """Fingerprint of the component that does it."""
     size: int
     """Items in a batch at most."""
@@ -63,6 +64,8 @@ class Plan:
     """Batches, and parts of halved ones, with a result that is not stored yet."""
     unwritten: tuple[Batch, ...] = ()
     """Batches that are not in the ledger yet."""
+    retried: frozenset[str] = frozenset()
+    """Ids of results that another run stored as failures of its server or machine, and that are asked for again."""
 
 
 def _parts(batch: Batch, halved: Container[tuple[int, str]], known: Container[str]) -> Iterator[Batch]:
@@ -72,6 +75,10 @@ def _parts(batch: Batch, halved: Container[tuple[int, str]], known: Container[st
             yield from _parts(half, halved, known)
     elif any(key not in known for key in batch.ids):
         yield batch
+
+
+def _retryable(result: Any) -> bool:
+    return isinstance(result, Failure) and result.retryable
 
 
 class Ledger:
@@ -100,6 +107,8 @@ class Ledger:
             )
             halved = self._halved(connection, step, work.kind) if written else set[tuple[int, str]]()
             known = work.content.read(connection, ids)
+            retried = frozenset(key for key, result in known.items() if key not in rows and _retryable(result))
+            known = {key: result for key, result in known.items() if key not in retried}
             owned = {key for key, row in rows.items() if row.step == step or key in known}
             new = list(dict.fromkeys(key for key in ids if key not in owned))
             top = select(func.max(batch_items.c.number)).where(*mine, batch_items.c.step == step)
@@ -108,7 +117,7 @@ class Ledger:
         unwritten = tuple(Batch(first + at // size, tuple(new[at : at + size])) for at in range(0, len(new), size))
         planned = written + unwritten
         left = [part for batch in planned for part in _parts(batch, halved, known)]
-        return Plan(step, work, planned, known, left, unwritten)
+        return Plan(step, work, planned, known, left, unwritten, retried)
 
     def _halved(self, connection: Connection, step: str, kind: str) -> set[tuple[int, str]]:
         own = batches.c.run == self.run, batches.c.step == step, batches.c.kind == kind
@@ -139,8 +148,10 @@ class Ledger:
                 dialect.insert_or_replace(connection, batches, [entry])
             if batch is not None:
                 add_queries(connection, content.queries(items))
-                rows = content.rows(plan.work.maker, batch.ids, items, results)
-                dialect.insert_missing(connection, content.table, rows)
+                rows = content.rows(plan.work.fingerprint, batch.ids, items, results)
+                dialect.insert_missing(connection, content.table, [r for r in rows if r["id"] not in plan.retried])
+                dialect.insert_or_replace(connection, content.table, [r for r in rows if r["id"] in plan.retried])
+                dialect.insert_missing(connection, render_batches, content.batch_rows(batch.ids))
                 dialect.insert_or_replace(connection, batches, [self._entry(plan, batch, done=True)])
                 plan.known |= content.read(connection, batch.ids)
         plan.unwritten = ()
@@ -148,8 +159,8 @@ class Ledger:
     def _write_plan(self, connection: Connection, plan: Plan) -> None:
         items, entries = [], []
         for batch in plan.unwritten:
-            found = all(key in plan.known for key in batch.ids)
-            entries.append(self._entry(plan, batch, done=found, found=found))
+            cached = all(key in plan.known for key in batch.ids)
+            entries.append(self._entry(plan, batch, done=cached, cached=cached))
             for place, key in enumerate(batch.ids):
                 owner = {"run": self.run, "kind": plan.work.kind, "item": key, "step": plan.step}
                 items.append({**owner, "number": batch.number, "place": place})
@@ -157,7 +168,7 @@ class Ledger:
         dialect.insert_missing(connection, batches, entries)
 
     def _entry(
-        self, plan: Plan, batch: Batch, done: bool = False, found: bool = False, halved: str | None = None
+        self, plan: Plan, batch: Batch, done: bool = False, cached: bool = False, halved: str | None = None
     ) -> dict[str, Any]:
         key = {"run": self.run, "step": plan.step, "kind": plan.work.kind, "number": batch.number, "part": batch.part}
-        return {**key, "halved": halved, "done": done, "found": found}
+        return {**key, "halved": halved, "done": done, "cached": cached}

@@ -223,13 +223,13 @@ class Records:
         """Return the number of clips that a stage, with all its steps, paid for."""
         counted = self._made(clips, select(func.count()), clips.c.failure.is_(None), self._steps(stage))
         with self.database.reading() as connection:
-            return int(connection.scalar(counted.where(~batches.c.found)) or 0)
+            return int(connection.scalar(counted.where(~batches.c.cached)) or 0)
 
     def usage(self, stage: str) -> dict[str, float]:
         """Return the tokens and money that a stage, with all its steps, paid for."""
         names = ("prompt_tokens", "completion_tokens", "cost")
         sums = [func.coalesce(func.sum(completions.c[name]), 0) for name in names]
-        statement = self._made(completions, select(*sums), self._steps(stage)).where(~batches.c.found)
+        statement = self._made(completions, select(*sums), self._steps(stage)).where(~batches.c.cached)
         with self.database.reading() as connection:
             row = connection.execute(statement).one()
         return {"prompt_tokens": int(row[0]), "completion_tokens": int(row[1]), "cost": float(row[2])}

@@ -35,8 +35,14 @@ clips = Table(
     Column("fps", Float),
     Column("failure", String, doc="Reason, when there is no clip; null when there is one."),
     Column("detail", Text),
-    Column("batch", String(64), nullable=False, index=True, doc="Id of the clips rendered together."),
-    Column("place", Integer, nullable=False),
+    Column("batch", String(64), nullable=False, doc="Id of the batch that it was rendered in."),
+)
+render_batches = Table(
+    "render_batches",
+    metadata,
+    Column("batch", String(64), primary_key=True, doc="Of the clips in it, whose pixels may depend on each other."),
+    Column("place", Integer, primary_key=True),
+    Column("clip", String(64), nullable=False),
 )
 scores = Table(
     "scores",
@@ -89,7 +95,7 @@ batches = Table(
     Column("part", String, primary_key=True, doc="Path of halvings, as 0 and 1; empty for the whole batch."),
     Column("halved", String, doc="Reason for which it could not be done whole."),
     Column("done", Boolean, nullable=False),
-    Column("found", Boolean, nullable=False, doc="True if every result was stored already, by another run."),
+    Column("cached", Boolean, nullable=False, doc="True if every result was stored already, by another run."),
 )
 batch_items = Table(
     "batch_items",
