@@ -27,7 +27,6 @@ from promptreel.config import Recipe, parse_recipe
 from promptreel.errors import Interrupted, PromptreelError, RunError, UserError
 from promptreel.execution.batches import Progress
 from promptreel.media import ClipStore
-from promptreel.media import ClipStore
 from promptreel.pipeline import run
 from promptreel.preflight.check import environment
 from promptreel.report.tables import print_failures

@@ -49,7 +49,7 @@ def test_no_function_has_more_than_eight_parameters() -> None:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
-                arguments = [a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 own = [a for a in arguments if a.arg not in ("self", "cls")]
                 if len(own) > 8:
                     long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {len(own)}")

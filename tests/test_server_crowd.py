@@ -175,7 +175,9 @@ def test_a_row_of_a_real_model_is_the_same_in_other_company() -> None:
     assert together == [model.complete([one], [row])[0] for one, row in zip(asked, rows, strict=True)]
     assert together[::-1] == model.complete(asked[::-1], rows[::-1])
     assert together[1:2] == model.complete(asked[1:2], [SamplingParams(0.0, 1.0, 12, 8)])  # greedy
-    assert all(isinstance(reply, Completion) and reply.completion_tokens <= row.max_tokens for reply, row in zip(together, rows))
+    for reply, row in zip(together, rows, strict=True):
+        assert isinstance(reply, Completion)
+        assert reply.completion_tokens <= row.max_tokens
     assert model.complete(asked[:1], [SamplingParams(0.7, 1.0, 30, 6)]) != together[:1]
 
 

@@ -168,3 +168,7 @@ class Engine(Protocol):
     def release(self) -> None:
         """Forget all workers: the training that comes next needs their memory."""
         ...
+
+    def close(self) -> None:
+        """End all workers: the run is over."""
+        ...

@@ -25,7 +25,7 @@ def pool() -> Iterator[ProcessEngine]:
     """Two processes for all tests that leave them as they were: each takes a second to start."""
     engine = ProcessEngine(workers=2)
     yield engine
-    engine.release()
+    engine.close()
 
 
 @pytest.fixture(params=["local", "processes"])
@@ -185,7 +185,7 @@ def test_worker_processes_have_the_threads_of_the_recipe(tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(str(tmp_path))
     engine = ProcessEngine(workers=1, threads=3)
     assert results(engine, engine.submit(work.threads, {}, [[1]])) == [[3]]
-    engine.release()
+    engine.close()
 
 
 def test_worker_processes_know_the_components_that_were_registered() -> None:
@@ -198,7 +198,7 @@ def test_worker_processes_know_the_components_that_were_registered() -> None:
     elsewhere, here = ({c.text for batch in results(engine, job) for c in batch} for job in jobs)
     assert here == {str(os.getpid())}
     assert elsewhere.isdisjoint(here)
-    engine.release()
+    engine.close()
 
 
 def test_a_component_with_a_remote_part_is_remote_too() -> None:

@@ -57,7 +57,9 @@ def rewarded(beside: str, objective: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("beside", REWARDS)
-@pytest.mark.parametrize("objective", [{"weights": {"lenght": 1.0}}, {"weights": {"length": 1}, "floors": {"lenght": 0}}])
+@pytest.mark.parametrize(
+    "objective", [{"weights": {"lenght": 1.0}}, {"weights": {"length": 1}, "floors": {"lenght": 0}}]
+)
 def test_a_misspelt_dimension_is_refused_whatever_rewards_stand_beside(beside: str, objective: dict[str, Any]) -> None:
     with pytest.raises(UnknownName, match="unknown dimension in objective 'total': 'lenght'; did you mean 'length'"):
         check(parse_recipe(rewarded(beside, objective)))
@@ -65,7 +67,12 @@ def test_a_misspelt_dimension_is_refused_whatever_rewards_stand_beside(beside: s
 
 @pytest.mark.parametrize(
     ("beside", "dimension"),
-    [("CLIP", "alignment"), ("CLIP under another dimension", "likeness"), ("X-CLIP", "alignment"), ("pixels", "motion")],
+    [
+        ("CLIP", "alignment"),
+        ("CLIP under another dimension", "likeness"),
+        ("X-CLIP", "alignment"),
+        ("pixels", "motion"),
+    ],
 )
 def test_the_dimensions_of_a_reward_are_known_without_its_weights(beside: str, dimension: str) -> None:
     check(parse_recipe(rewarded(beside, {"weights": {"length": 1.0, dimension: 1.0}})))

@@ -34,9 +34,7 @@ class Drafts:
     def __init__(self, drafts: Iterator[str]) -> None:
         self.drafts = drafts
 
-    def complete(
-        self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]
-    ) -> list[Completion]:
+    def complete(self, conversations: Sequence[list[Message]], sampling: Sequence[SamplingParams]) -> list[Completion]:
         return [Completion(next(self.drafts)) for _ in conversations]
 
 

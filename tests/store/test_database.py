@@ -209,6 +209,8 @@ def test_clips_know_the_batch_that_they_were_rendered_in(url: str) -> None:
     with closing(Database(url)) as database:
         for part in (slice(0, 3), slice(3, 5)):
             database.add(clips, Clips.rows("g", ids[part], requests[part], [8.0] * len(ids[part])))
+
+            database.add(render_batches, Clips.batch_rows(ids[part]))
         with database.reading() as connection:
             found = read_render_batches(connection, [ids[2], ids[4], ids[0]])
     assert sorted(found, key=len) == [requests[3:], requests[:3]]

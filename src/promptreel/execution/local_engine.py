@@ -57,6 +57,9 @@ class LocalEngine:
         self._workers.clear()
         _free_memory()
 
+    def close(self) -> None:
+        self._workers.clear()
+
     def run(self, factory: Callable[..., Worker], options: Mapping[str, Any], batch: Sequence[Any]) -> list[Any]:
         """Return the results of one batch, from the worker that the factory builds."""
         fits = self.resident

@@ -115,6 +115,10 @@ class ProcessEngine:
                 job.open.discard(task.number)
 
     def release(self) -> None:
+        self.close()
+        self._own.release()
+
+    def close(self) -> None:
         for slot in self._slots():
             slot.executor.shutdown(wait=True, cancel_futures=True)
         self._processes.clear()
@@ -122,7 +126,7 @@ class ProcessEngine:
         self._waiting.clear()
         self._waiting_remote.clear()
         self._untaken.clear()
-        self._own.release()
+        self._own.close()
 
     def _slots(self) -> list[_Slot]:
         return [*self._processes, *([self._thread] if self._thread else [])]

@@ -93,10 +93,10 @@ class Pipeline:
             )
             self._warned = True
 
-    def release(self) -> None:
-        """Give back the memory of all models, and end worker processes. The pipeline can still be used."""
+    def close(self) -> None:
+        """End the engine's workers."""
         if "resources" in self.__dict__:
-            self.resources.engine.release()
+            self.resources.engine.close()
 
     def context(self, name: str) -> StageContext:
         """Return the run as a stage sees it."""

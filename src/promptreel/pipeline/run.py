@@ -74,7 +74,7 @@ def run(
             pipeline.do(stage)
             return pipeline.summary()
         finally:
-            pipeline.release()
+            pipeline.close()
 
 
 def begun_recipe(directory: Path) -> Recipe:
