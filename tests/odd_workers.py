@@ -71,6 +71,11 @@ def mortal(log: str, deaths: int) -> Worker:
     return work
 
 
+def devices() -> Worker:
+    """Build a worker that gives the GPUs that its process sees, by environment."""
+    return lambda batch: [os.environ.get("CUDA_VISIBLE_DEVICES") for _ in batch]
+
+
 def threads() -> Worker:
     """Build a worker that gives the number of torch's threads."""
     import torch

@@ -1,4 +1,4 @@
-"""A served rewriter on loopback, for tests: a real uvicorn in a thread, and a model that says who asked."""
+"""A served rewriter on loopback, for tests: a real uvicorn in a thread, and a model that repeats the query."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from promptreel.types import Completion, Failure, Message, SamplingParams
 
 
 class EchoLLM:
-    """Answers with the query, the seed and the temperature, so that every answer shows whose it is.
+    """A model that answers with the query, the seed and the temperature, so that an answer shows its request.
 
     "poison" breaks the whole call, as running out of memory does; "mute" gets no reply. Nothing is answered while
     ``held`` is cleared. ``calls`` has the queries of each call.
@@ -54,11 +54,12 @@ class EchoLLM:
 
 
 def asked_of(answer: str) -> str:
-    """The query that an echo answers."""
+    """Return the query that an echo answers."""
     return re.split(r" \| seed ", answer)[0]
 
 
 def reset() -> None:
+    """Forget the calls, and let the model answer at once."""
     EchoLLM.calls.clear()
     EchoLLM.held.set()
     EchoLLM.seconds = 0.0
@@ -72,7 +73,7 @@ def served(
     limits: Limits | None = None,
     **options: Any,
 ) -> Iterator[str]:
-    """The base URL of a server that runs while the context is open."""
+    """Yield the base URL of a server that runs while the context is open."""
     rewriter = Rewriter(llm, profile, **options)
     app = create_app(rewriter, registry.build(rewriter.writer.llm), "echo", token, limits)
     listening = open_port("127.0.0.1", 0)

@@ -71,6 +71,18 @@ def test_clips_stand_side_by_side_with_black_gaps() -> None:
     assert (row[:, :, 10:] == right).all()
 
 
+def test_a_missing_clip_is_filled_a_shorter_one_stands_still_and_wide_ones_shrink() -> None:
+    wide, short = noise(3, 32, 64, 3), noise(1, 10, 12, 3)
+    row = media.beside([wide, short, None], 2, width=16, fill=128)
+    assert row.shape == (3, 8 + 2, 16 + 2 + 12 + 2 + 16, 3)
+    assert (row[:, :8, :16] == media.shrink(wide, 16)).all()
+    assert (row[:, :, 18:30] == short).all()
+    for empty in (row[:, 8:, :16], row[:, :, 16:18], row[:, :, 30:]):
+        assert (empty == 128).all()
+    with pytest.raises(ValueError, match="no clip"):
+        media.beside([None, None], 2)
+
+
 def test_sampled_frames_are_spread_from_the_first_to_the_last() -> None:
     frames = np.arange(9, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
     assert media.sample(frames, 4)[:, 0, 0, 0].tolist() == [0, 3, 5, 8]

@@ -1,4 +1,4 @@
-"""The server as its clients see it: the openai package, curl, and whatever else knocks."""
+"""The server as its clients see it: the openai package, curl, and raw requests."""
 
 import json
 import subprocess
@@ -14,6 +14,8 @@ from served import EchoLLM, asked_of, reset, served
 
 from promptreel import registry
 from promptreel.server.app import Limits
+from promptreel.server.schemas import Answer, Choice
+from promptreel.types import Candidate, Fact, Query, Verdict
 
 QUERY = "a corgi surfing at dawn"
 
@@ -50,7 +52,7 @@ def user(text: Any) -> list[Any]:
 def post(
     url: str, body: bytes | dict[str, Any], headers: dict[str, str] | None = None, path: str = "/chat/completions"
 ) -> tuple[int, dict[str, Any], Any]:
-    """Status, JSON and headers of the answer to a raw request."""
+    """Return status, JSON and headers of the answer to a raw request."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = urllib.request.Request(url + path, data, {"Content-Type": "application/json", **(headers or {})})
     try:
@@ -94,7 +96,7 @@ def test_the_openai_client_reads_a_stream_that_says_the_same(client: openai.Open
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-def test_curl_reads_both(url: str) -> None:
+def test_curl_reads_an_answer_and_a_stream(url: str) -> None:
     command = ["curl", "-sN", f"{url}/chat/completions", "-H", "Content-Type: application/json", "-d"]
     plain = subprocess.run([*command, json.dumps({"messages": user(QUERY)})], capture_output=True, text=True)
     assert asked_of(json.loads(plain.stdout)["choices"][0]["message"]["content"]) == QUERY
@@ -132,7 +134,7 @@ def test_seed_temperature_n_stop_and_max_tokens_do_as_documented(client: openai.
     assert texts(stop=["dawn", "corgi"]) == ["a "]
     cut = client.chat.completions.create(model="echo", messages=user(QUERY), max_completion_tokens=3)
     assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("a corgi surfing", "length")
-    # What tools send along and means nothing here, also as null.
+    # Fields that tools send and that have no meaning here, also as null, are ignored.
     assert texts(user="me", frequency_penalty=0.5, tools=[], extra_body={"top_k": 3, "seed": None}) == texts()
 
 
@@ -166,7 +168,7 @@ def test_seed_temperature_n_stop_and_max_tokens_do_as_documented(client: openai.
     ],
     ids=lambda value: str(value)[:50],
 )
-def test_a_bad_request_is_told_what_is_wrong(url: str, body: Any, status: int, code: str, said: str) -> None:
+def test_a_bad_request_gets_the_reason(url: str, body: Any, status: int, code: str, said: str) -> None:
     got, answer, _ = post(url, body)
     error = answer["error"]
     assert (got, error["code"]) == (status, code), error
@@ -190,7 +192,7 @@ def test_text_that_is_no_unicode_does_no_harm(url: str) -> None:
 
 
 @pytest.mark.parametrize("size", [300_000, 6_000_000])
-def test_what_is_too_big_is_refused_before_it_is_read(client: openai.OpenAI, size: int) -> None:
+def test_a_large_request_is_refused_before_it_is_read(client: openai.OpenAI, size: int) -> None:
     with pytest.raises(openai.APIStatusError) as error:
         client.chat.completions.create(model="echo", messages=user("x" * size))
     assert error.value.status_code == 413
@@ -198,7 +200,7 @@ def test_what_is_too_big_is_refused_before_it_is_read(client: openai.OpenAI, siz
     assert not EchoLLM.calls
 
 
-def test_what_is_too_big_is_refused_also_when_it_does_not_say_how_big(url: str, tmp_path: Path) -> None:
+def test_a_large_request_without_a_length_is_refused(url: str, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b'{"messages": "' + b"x" * 1_000_000)
     command = ["curl", "-s", f"{url}/chat/completions", "-H", "Content-Type: application/json"]
     command += ["-H", "Transfer-Encoding: chunked", "--data-binary", f"@{tmp_path / 'big'}"]
@@ -207,7 +209,7 @@ def test_what_is_too_big_is_refused_also_when_it_does_not_say_how_big(url: str, 
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
-def test_who_sends_too_slowly_is_sent_away(size: int) -> None:
+def test_a_request_that_arrives_too_slowly_is_refused(size: int) -> None:
     import socket
 
     with served(limits=Limits(arrival=0.3)) as url:
@@ -221,7 +223,7 @@ def test_who_sends_too_slowly_is_sent_away(size: int) -> None:
         assert post(url, {"messages": user(QUERY)})[0] == 200
 
 
-def test_without_the_token_nobody_asks() -> None:
+def test_requests_without_the_token_are_refused() -> None:
     with served(token="open-sesame") as url:
         for given in (None, "wrong", "open-sesam", "open-sesame2", "öffne"):
             headers = {"Authorization": f"Bearer {given}".encode()} if given else {}
@@ -238,9 +240,39 @@ def test_without_the_token_nobody_asks() -> None:
             assert healthy.status == 200
 
 
-def test_what_the_policy_refuses_is_refused_and_what_was_left_out_is_said() -> None:
+def test_a_query_that_the_policy_does_not_admit_is_refused() -> None:
     with served(profile="tiny", safety="refuse") as url:
         status, answer, _ = post(url, {"messages": user("a bloody red ball")})
         assert (status, answer["error"]["code"]) == (400, "content_policy_violation")
         assert "is refused" in answer["error"]["message"]
         assert post(url, {"messages": user("a red ball")})[0] == 200
+
+
+def test_an_answer_reports_length_removed_parts_and_problems() -> None:
+    verdict = Verdict((Fact("gore", "lost", "it is harmful", harmful=True), Fact("a cat", "lost")), invented=("a hat",))
+    judged = Candidate(Query("a gory cat"), "A dog in a hat.", verdict=verdict, tokens=6)
+    unjudged = Candidate(Query("a gory cat"), "A dog.", tokens=3)
+    choices = [Choice(judged, "A dog", finished=True), Choice(unjudged, "A dog.", finished=False)]
+    answer = Answer(
+        id="1",
+        created=2,
+        model="echo",
+        fingerprint="fp",
+        choices=choices,
+        token_limit=77,
+        prompt_tokens=7,
+        completion_tokens=9,
+    )
+    first, second = answer.body()["choices"]
+    assert (first["message"]["content"], first["finish_reason"], second["finish_reason"]) == ("A dog", "stop", "length")
+    assert first["promptreel"] == {
+        "tokens": 6,
+        "token_limit": 77,
+        "removed": ["gore (it is harmful)"],
+        "problems": ["lost: a cat", "invented: a hat"],
+    }
+    assert second["promptreel"] == {"tokens": 3, "token_limit": 77, "removed": [], "problems": []}
+    sent = [json.loads(event.removeprefix("data: ")) for event in list(answer.events(usage=True))[:-1]]
+    streamed = [choice for event in sent for choice in event["choices"] if choice["finish_reason"]]
+    assert [choice["promptreel"] for choice in streamed] == [first["promptreel"], second["promptreel"]]
+    assert sent[-1]["usage"] == {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}

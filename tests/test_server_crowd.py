@@ -1,4 +1,4 @@
-"""The server under many clients at once: nobody gets what somebody else asked for, and nobody hurts anybody."""
+"""The server under many clients at once: each gets its own answer, and none harms another."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
-    """One client that all threads share, as an application does."""
+    """Yield one client for all threads, as in an application."""
     with served(**getattr(request, "param", {})) as url, openai.OpenAI(base_url=url, api_key="none") as opened:
         yield opened
 
@@ -57,7 +57,7 @@ def ask(client: openai.OpenAI, query: str, **options: Any) -> str:
 
 
 def in_a_crowd(clients: int, work: Callable[[int], Any]) -> list[Any]:
-    """What ``work`` gives for each client; all begin together."""
+    """Return the result of ``work`` for each client; all begin together."""
     start = threading.Barrier(clients)
 
     def go(number: int) -> Any:
@@ -103,7 +103,7 @@ def test_an_answer_is_the_same_alone_and_in_a_crowd(echo: None, client: openai.O
     assert max(len(call) for call in EchoLLM.calls) > 1
 
 
-def test_one_who_breaks_the_call_hurts_nobody_else(echo: None, client: openai.OpenAI) -> None:
+def test_a_request_that_breaks_the_call_harms_no_other(echo: None, client: openai.OpenAI) -> None:
     def work(number: int) -> str:
         if number != 4:
             return asked_of(ask(client, f"cat {number}"))
@@ -114,10 +114,10 @@ def test_one_who_breaks_the_call_hurts_nobody_else(echo: None, client: openai.Op
     *answers, broken = sorted(in_a_crowd(10, work), key=lambda answer: "failed" in answer)
     assert answers == [f"cat {number}" for number in range(10) if number != 4]
     assert "the server failed" in broken
-    assert "this call broke" not in broken  # what went wrong inside is for the log
+    assert "this call broke" not in broken  # the cause is for the log alone
 
 
-def test_those_who_hang_up_are_forgotten_and_hurt_nobody(echo: None, client: openai.OpenAI) -> None:
+def test_clients_that_hang_up_are_forgotten_and_harm_no_other(echo: None, client: openai.OpenAI) -> None:
     EchoLLM.held.clear()
     address = (str(client.base_url.host), client.base_url.port or 0)
     body = b'{"messages": [{"role": "user", "content": "gone"}], "stream": true}'
@@ -125,7 +125,7 @@ def test_those_who_hang_up_are_forgotten_and_hurt_nobody(echo: None, client: ope
     head += f"Content-Length: {len(body)}\r\n\r\n"
     with ThreadPoolExecutor(6) as pool:
         first = pool.submit(ask, client, "first")
-        until(lambda: len(EchoLLM.calls) == 1)  # the model is busy; everybody else waits in line
+        until(lambda: len(EchoLLM.calls) == 1)  # the model is busy; further requests wait in line
         for _ in range(5):
             with closing(socket.create_connection(address)) as leaving:
                 leaving.sendall(head.encode() + body)
@@ -139,7 +139,7 @@ def test_those_who_hang_up_are_forgotten_and_hurt_nobody(echo: None, client: ope
 
 
 @pytest.mark.parametrize("client", [{"limits": Limits(open=3)}], indirect=True)
-def test_when_the_queue_is_full_clients_are_told_when_to_come_back(echo: None, client: openai.OpenAI) -> None:
+def test_a_full_queue_tells_clients_to_come_back_later(echo: None, client: openai.OpenAI) -> None:
     EchoLLM.held.clear()
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(ask, client, f"cat {number}") for number in range(3)]
@@ -156,7 +156,7 @@ def test_when_the_queue_is_full_clients_are_told_when_to_come_back(echo: None, c
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.8)])
-def test_rows_draw_what_the_model_says(temperature: float, top_p: float) -> None:
+def test_rows_are_drawn_with_the_probabilities_of_the_model(temperature: float, top_p: float) -> None:
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(0)) * 2
     rows = [SamplingParams(temperature, top_p, 1, seed) for seed in range(4000)]
     kept = RowSampler(rows, 3, torch.device("cpu"))(torch.zeros(4000, 3, dtype=torch.long), logits.expand(4000, -1))
@@ -167,7 +167,7 @@ def test_rows_draw_what_the_model_says(temperature: float, top_p: float) -> None
     assert found[order][chances == 0].sum() == 0
 
 
-def test_a_row_of_a_real_model_is_the_same_in_other_company() -> None:
+def test_a_row_of_a_real_model_is_the_same_in_another_batch() -> None:
     model = registry.build(component_of("tiny-base"))
     asked = [[{"role": "user", "content": f"Rewrite for video: {text}"}] for text in ("a cat", "a big red ball", "x")]
     rows = [SamplingParams(0.7, 1.0, 30, 5), SamplingParams(0.0, 1.0, 12, 6), SamplingParams(1.0, 0.9, 20, 7)]
@@ -182,7 +182,7 @@ def test_a_row_of_a_real_model_is_the_same_in_other_company() -> None:
 
 
 @pytest.mark.parametrize("client", [{"llm": "tiny-base", "profile": "tiny"}], indirect=True)
-def test_what_is_served_is_what_the_rewriter_writes(client: openai.OpenAI) -> None:
+def test_served_rewrites_equal_those_of_the_rewriter(client: openai.OpenAI) -> None:
     for seed in (0, 7):
         written = Rewriter("tiny-base", "tiny", seed).candidates("a crimson ball heading east", 3)
         served = client.chat.completions.create(

@@ -1,6 +1,5 @@
 """Batches are planned from the ledger, submitted at once, and stored whole as they finish."""
 
-import gc
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -276,7 +275,6 @@ class Holding(fakes.FakeGenerator):
     made: ClassVar[list[weakref.ref[Latents]]] = []
 
     def render(self, requests: Sequence[RenderRequest], on_step: object = None) -> list[Clip | Failure]:
-        gc.collect()
         self.alive.append(sum(ref() is not None for ref in self.made))
         latents = Latents()
         self.made.append(weakref.ref(latents))

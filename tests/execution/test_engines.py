@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,6 +188,39 @@ def test_worker_processes_have_the_threads_of_the_recipe(tmp_path: Path, monkeyp
     engine = ProcessEngine(workers=1, threads=3)
     assert results(engine, engine.submit(work.threads, {}, [[1]])) == [[3]]
     engine.close()
+
+
+def test_worker_processes_take_turns_at_the_devices_that_are_named(tmp_path: Path) -> None:
+    engine = ProcessEngine(workers=2, devices=["7", 5])
+    job = engine.submit(work.devices, {}, [[n] for n in range(2)])
+    assert sorted(device for batch in results(engine, job) for device in batch) == ["5", "7"]
+    engine.close()
+
+
+SCRIPT = """
+from promptreel.execution.process_engine import ProcessEngine
+from odd_workers import naming
+
+engine = ProcessEngine(workers=1)
+list(engine.finished(engine.submit(naming, {"name": "a"}, [[1]])))
+"""
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode
+    assert 'in a script, call promptreel under  if __name__ == "__main__":' in done.stderr
+
+
+def test_batches_that_are_open_when_processes_are_released_are_an_error(pool: ProcessEngine) -> None:
+    job = pool.submit(work.naming, {"name": "a"}, [[n] for n in range(9)])
+    pool.release()
+    with pytest.raises(RunError, match="the engine was released while batches were open"):
+        list(pool.finished(job))
 
 
 def test_worker_processes_know_the_components_that_were_registered() -> None:

@@ -38,11 +38,9 @@ PROCESSES = {"name": "processes", "workers": 2}
 
 
 @pytest.fixture(autouse=True)
-def logged(fake_components: None) -> Iterator[None]:
+def logged(fake_components: None) -> None:
     register_fakes()
     registry.register("generator", "logged", "odd_workers:LoggedGenerator")
-    yield
-    del registry.ADDED["generator"]["logged"]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from fakes import QUERIES, recipe
 from recipe_files import write_recipe
 
+from promptreel import registry
 from promptreel.config import Recipe, parse_recipe
 from promptreel.errors import Interrupted, RecipeError, RunError, UnknownName, UserError
 from promptreel.pipeline import Pipeline, begun_recipe, run
@@ -288,6 +289,15 @@ def test_a_report_that_raises_stops_the_run_with_everything_stored(place: Path, 
 # Parts that a recipe or a caller may replace
 
 
+@pytest.mark.parametrize("name", ["local", "processes"])
+def test_an_engine_is_chosen_by_name_and_has_the_threads_of_the_recipe(place: Path, name: str) -> None:
+    data = {**recipe().resolved(), "engine": {"name": name, "resident": 2}, "threads": 3}
+    with Run(place) as opened:
+        engine = Pipeline(parse_recipe(data), opened).resources.engine
+    assert type(engine) is registry.find("engine", name)
+    assert (engine.resident, engine.threads) == (2, 3)  # type: ignore[attr-defined]
+
+
 class Short:
     """A search for the prompts of the first few queries alone."""
 
@@ -309,13 +319,8 @@ class Short:
 
 
 def test_a_search_is_chosen_by_name_with_options_of_its_own(place: Path) -> None:
-    from promptreel import registry
-
     registry.register("search", "short", "test_pipeline:Short")
-    try:
-        summary = run(recipe(evolve={"search": {"name": "short", "first": 1}}), place, until="evolve")
-    finally:
-        del registry.ADDED["search"]["short"]
+    summary = run(recipe(evolve={"search": {"name": "short", "first": 1}}), place, until="evolve")
     with Run(place) as opened:
         assert {c.query.text for c in opened.records.candidates("evolve")} == {QUERIES[0]}
     assert len(summary.stages["evolve"]["best_by_round"]) == 3

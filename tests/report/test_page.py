@@ -1,5 +1,6 @@
 """The page of a run: it tells the result, shows moving clips, treats every text as text, and loads no model."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -19,9 +20,10 @@ from promptreel.errors import RunError
 from promptreel.pipeline import run
 from promptreel.pipeline.summary import summarise
 from promptreel.report import gif
-from promptreel.report.gallery import marked
+from promptreel.report.gallery import marked, paired_clips
 from promptreel.report.page import final_system, write
-from promptreel.store import Run
+from promptreel.store import Run, Summary
+from promptreel.types import ScoredClip
 
 HOSTILE = [
     "<script>alert(1)</script> red ball",
@@ -39,7 +41,7 @@ QUERIES = 12
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run of the small world."""
+    """Yield the directory of a finished run of the small world."""
     with pytest.MonkeyPatch.context() as patch:
         small_world.register(patch)
         place = tmp_path_factory.mktemp("small-world") / "run"
@@ -50,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def hostile(finished: Path) -> Path:
-    """The same run, most of whose queries and prompts are hostile."""
+    """Return the directory of the same run with hostile queries and prompts in place of most."""
     place = finished.with_name("hostile")
     shutil.copytree(finished, place)
     with sqlite3.connect(place / "run.db") as connection:
@@ -68,6 +70,7 @@ def hostile(finished: Path) -> Path:
 
 
 def page_of(place: Path) -> str:
+    """Draw the page of a run, and return it."""
     recipe = small_world.recipe("tiny-test", QUERIES)
     with Run(place, writable=False) as opened:
         return write(opened, recipe, summarise(recipe, opened)).read_text(encoding="utf-8")
@@ -96,7 +99,7 @@ class Reader(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_page_says_what_people_look_for(finished: Path) -> None:
+def test_the_page_shows_results_costs_and_clips(finished: Path) -> None:
     began = time.process_time()
     page = page_of(finished)
     assert time.process_time() - began < 10
@@ -189,6 +192,44 @@ def test_failures_and_missing_clips_are_shown(tmp_path: Path, monkeypatch: pytes
             gif.write(opened, recipe)
 
 
+def test_the_clips_of_a_card_start_from_the_same_noise(finished: Path) -> None:
+    with Run(finished, writable=False) as opened:
+        stored = opened.records.evaluation("mine")
+        query, other = list(stored["raw"])[:2]
+        left, right = stored["raw"][query], stored["trained"][query]
+        a, b, c = (found.full_clips[0].clip for found in (left, right, stored["raw"][other]))
+        failed = ScoredClip(0, None, failure="render")
+
+        def clips(lefts: list[ScoredClip], rights: list[ScoredClip]) -> list[str | None]:
+            pair = [dataclasses.replace(left, clips=tuple(lefts)), dataclasses.replace(right, clips=tuple(rights))]
+            return [clip and clip.id for clip in paired_clips(opened, pair)]
+
+        assert clips([ScoredClip(0, a), ScoredClip(1, c)], [ScoredClip(0, b), ScoredClip(1, c)]) == [a, b]
+        assert clips([failed, ScoredClip(1, a)], [ScoredClip(0, c), ScoredClip(1, b)]) == [a, b]
+        assert clips([failed, ScoredClip(1, a)], [ScoredClip(0, b)]) == [None, b]
+        assert clips([failed], [ScoredClip(0, "unknown")]) == [None, None]
+        assert clips([failed], [failed]) == [None, None]
+
+
+def test_prompts_that_were_not_rendered_are_counted_by_system(finished: Path) -> None:
+    recipe = small_world.recipe("tiny-test", QUERIES)
+    with Run(finished, writable=False) as opened:
+        summary = summarise(recipe, opened)
+        size = summary.benchmarks["mine"].model_copy(update={"not_rendered": {"raw": 3, "base": 1}})
+        withheld = summary.model_copy(update={"benchmarks": {"mine": size}})
+        seen = Reader(write(opened, recipe, withheld).read_text(encoding="utf-8"))
+    assert "left out of comparisons of clips: 3 of raw, 1 of base." in seen.text
+
+
+def test_a_run_that_has_not_begun_has_no_page(place: Path) -> None:
+    import fakes
+
+    nothing = Summary(recipe="fake", finished=False, systems=(), ceiling=None)
+    with Run(place) as opened, pytest.raises(RunError, match="has no results yet"):
+        write(opened, fakes.recipe(), nothing)
+    assert not (place / "report.html").exists()
+
+
 def test_a_run_without_an_evaluation_has_a_page_too(place: Path) -> None:
     import fakes
 
@@ -244,7 +285,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def asked() -> list[str]:
-    """Addresses that the pages of a test asked for, dialogs that they opened, and errors that they had."""
+    """Return the list of addresses that the pages of a test asked for, of their dialogs, and of their errors."""
     return []
 
 
@@ -277,7 +318,7 @@ def test_it_opens_quickly_and_plays(page: Any, asked: list[str], finished: Path)
     processes = page.context.browser.new_browser_cdp_session()
 
     def busy() -> float:
-        """Seconds that the browser's processors have worked: what a machine busy with something else needs too."""
+        """Return the processor seconds of the browser, which other work on the machine does not change."""
         return sum(entry["cpuTime"] for entry in processes.send("SystemInfo.getProcessInfo")["processInfo"])
 
     began = busy()

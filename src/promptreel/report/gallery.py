@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -18,7 +20,7 @@ from promptreel.evaluation.compare import metric
 from promptreel.report.diff import compare
 from promptreel.store import Run
 from promptreel.store.content import Clips, read_explanations
-from promptreel.types import Candidate, Clip, Query
+from promptreel.types import Candidate, Clip, Fact, Query
 
 Rows = Mapping[Query, Candidate]
 """A system's candidate for each query of a benchmark."""
@@ -41,27 +43,41 @@ class Side:
     system: str
     text: Markup
     """The prompt, escaped, with the words it shares with the query, and those it adds, marked."""
-    shown: bool
-    """True if there is a clip of it."""
+    has_clip: bool
     described: str
     """Description of the clip by the reward model, if it gives one."""
     scores: str
-    facts: list[tuple[str, str]]
+    facts: Sequence[Fact]
     removed: list[str]
     """Harmful parts of the query that it leaves out."""
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """Media in the page: a video of two clips, or a picture of two images."""
+
+    uri: str
+    """A ``data:`` URI."""
+    width: int
+    """In pixels."""
+    height: int
+
+    @property
+    def is_picture(self) -> bool:
+        return self.uri.startswith("data:image")
+
+
+@dataclass(frozen=True)
 class Card:
+    """A query with the prompts and clips of two systems."""
+
     query: str
     gain: float
-    shown: str
-    """A data URI of both clips, the first side's on the left: a video, or a picture of two images; empty when neither
-    could be rendered.
-    """
-    shape: tuple[int, int]
-    """Its width and height in pixels."""
-    sides: tuple[Side, Side]
+    """Gain of the right side over the left."""
+    media: Embedded | None
+    """Both clips; ``None`` if neither could be rendered."""
+    left: Side
+    right: Side
 
 
 def gains(before: Rows, after: Rows, name: str) -> dict[Query, float]:
@@ -93,40 +109,54 @@ def shelves(run: Run, systems: tuple[str, str], before: Rows, after: Rows, name:
     return {title: cards for title, cards in filled.items() if cards}
 
 
-def clip_of(run: Run, candidate: Candidate) -> Clip | None:
-    """Return the first clip of a candidate; ``None`` if there is none, or its file is damaged."""
-    key = next((clip.clip for clip in candidate.full_clips if clip.clip), None)
-    if key is None:
+def paired_clips(run: Run, candidates: Sequence[Candidate]) -> list[Clip | None]:
+    """Return one clip of each candidate, all rendered from the same noise.
+
+    Among the noise seeds that the most candidates have a clip for, the first is chosen. A clip is ``None`` if it could
+    not be rendered from this noise, or if its file is missing or damaged.
+    """
+    by_seed = [{clip.seed_index: clip.clip for clip in candidate.full_clips if clip.clip} for candidate in candidates]
+    counts = Counter(seed for clips in by_seed for seed in clips)
+    if not counts:
+        return [None] * len(candidates)
+    seed = min(counts, key=lambda seed: (-counts[seed], seed))
+    return [_read(run, clips.get(seed)) for clips in by_seed]
+
+
+def _read(run: Run, clip: str | None) -> Clip | None:
+    if clip is None:
         return None
     with run.database.reading() as connection:
-        fps = Clips.read(connection, [key])[key]
+        fps = Clips.read(connection, [clip]).get(clip)
+    if not isinstance(fps, float):
+        return None
     try:
-        return run.clips.read(key, fps if isinstance(fps, float) else 0.0)
+        return run.clips.read(clip, fps)
     except RunError:
         return None
 
 
 def _card(run: Run, systems: tuple[str, str], pair: tuple[Candidate, Candidate], gain: float) -> Card:
-    clips = [clip_of(run, candidate) for candidate in pair]
+    clips = paired_clips(run, pair)
     with run.database.reading() as connection:
         explanations = read_explanations(connection, [clip.id for clip in clips if clip])
     left, right = (
         _side(system, candidate, clip, explanations)
         for system, candidate, clip in zip(systems, pair, clips, strict=True)
     )
-    shown, shape = _shown(*clips)
-    return Card(pair[0].query.text, gain, shown, shape, (left, right))
+    return Card(pair[0].query.text, gain, _embedded(*clips), left, right)
 
 
 def _side(system: str, candidate: Candidate, clip: Clip | None, explanations: Mapping[str, str]) -> Side:
     described = explanations.get(clip.id, "") if clip else ""
     scores = ", ".join(f"{name} {score:.2f}" for name, score in candidate.scores.items() if score is not None)
-    facts = [(fact.text, fact.status) for fact in candidate.verdict.facts] if candidate.verdict else []
+    facts = candidate.verdict.facts if candidate.verdict else ()
     text = marked(candidate.query.text, candidate.text)
     return Side(system, text, clip is not None, described, scores, facts, candidate.removed)
 
 
 def words(text: str) -> list[str]:
+    """Return the words of a text in lower case, in order."""
     return re.findall(WORD, text.lower())
 
 
@@ -136,25 +166,30 @@ def _similarity(a: str, b: str) -> float:
     return len(left & right) / max(len(left | right), 1)
 
 
+class _Piece(NamedTuple):
+    text: str
+    kind: str
+    """``kept`` or ``added``; empty for the rest."""
+
+
 def marked(query: str, text: str) -> Markup:
     """Return a prompt, escaped, with the query's words and added words marked, neighbours together."""
-    found: list[tuple[str, str]] = []
-    for piece, kind in compare(query, text):
-        if len(found) > 1 and found[-1][0].isspace() and found[-2][1] == kind:
-            space, _ = found.pop()
-            before, _ = found.pop()
-            piece = before + space + piece
-        found.append((piece, kind))
-    return Markup("").join(
-        Markup('<span class="{1}">{0}</span>').format(*f) if f[1] else Markup.escape(f[0]) for f in found
-    )
+    pieces: list[_Piece] = []
+    for piece in map(_Piece._make, compare(query, text)):
+        joined = piece
+        if len(pieces) > 1 and pieces[-1].text.isspace() and pieces[-2].kind == piece.kind:
+            space, before = pieces.pop(), pieces.pop()
+            joined = _Piece(before.text + space.text + piece.text, piece.kind)
+        pieces.append(joined)
+    span = Markup('<span class="{kind}">{text}</span>')
+    return Markup("").join(span.format(**p._asdict()) if p.kind else Markup.escape(p.text) for p in pieces)
 
 
-def _shown(left: Clip | None, right: Clip | None) -> tuple[str, tuple[int, int]]:
-    """Return both clips as one H.264 video, or both images as one PNG, in a data URI, with its width and height."""
+def _embedded(left: Clip | None, right: Clip | None) -> Embedded | None:
+    """Return both clips as one H.264 video, or both images as one PNG; ``None`` without a clip."""
     there = left or right
     if there is None:
-        return "", (2, 1)
+        return None
     pair = [clip.frames if clip else None for clip in (left, right)]
     frames = media.beside(pair, GAP, WIDTHS[1], GREY)
     scale = -(-WIDTHS[0] // there.frames.shape[2])
@@ -163,4 +198,4 @@ def _shown(left: Clip | None, right: Clip | None) -> tuple[str, tuple[int, int]]
     else:
         kind, data = "video/mp4", media.encode_video(frames, there.fps, scale)
     encoded = base64.b64encode(data).decode()
-    return f"data:{kind};base64,{encoded}", (frames.shape[2] * scale, frames.shape[1] * scale)
+    return Embedded(f"data:{kind};base64,{encoded}", frames.shape[2] * scale, frames.shape[1] * scale)

@@ -13,6 +13,7 @@ from promptreel import media
 from promptreel.config import EvaluateStage, Recipe
 from promptreel.errors import RunError
 from promptreel.extras import importing
+from promptreel.media.frames import write_whole
 from promptreel.report import gallery
 from promptreel.report.page import final_system, headline_of
 from promptreel.store import Run
@@ -33,7 +34,13 @@ LIMIT = 500_000
 SIZES = (176, 144, 112, 80, 56)
 """Widths of a clip in pixels, tried in order."""
 GROUND, INK, SOFT = (20, 23, 29), (230, 233, 239), (150, 160, 176)
+"""Colours (RGB, 0..255) of the ground, the titles and the prompts."""
 EDGE = 12
+"""Pixels around clips and texts."""
+LINE = 17
+"""Height of a line of text in pixels."""
+LINES = 6
+"""Lines for which a row has room at least."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,12 @@ def write(run: Run, recipe: Recipe) -> Path:
         encoded = _drawn(rows, final, size)
         if len(encoded) <= LIMIT:
             break
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(encoded)
-    temporary.replace(path)
+    write_whole(path, encoded)
     return path
 
 
 def _rows(run: Run, recipe: Recipe) -> tuple[list[tuple[Shown, Shown]], str]:
-    """Return candidates and clips, before and after, of a few queries of the first benchmark that has both."""
+    """Return prompts and clips, before and after, of a few queries of the first benchmark that has both."""
     for stage in recipe.stages(EvaluateStage):
         for benchmark in stage.benchmarks:
             stored, final = run.records.evaluation(benchmark), final_system(recipe, stage)
@@ -70,11 +75,11 @@ def _rows(run: Run, recipe: Recipe) -> tuple[list[tuple[Shown, Shown]], str]:
             gained = gallery.gains(before, after, headline_of(stage, stored))
             ranked = sorted(gained, key=lambda query: (gained[query], query.id))
             chosen = dict.fromkeys(ranked[int(share * (len(ranked) - 1))] for share in QUANTILES) if ranked else {}
-            found = [
-                (Shown(before[query].text, left), Shown(after[query].text, right))
-                for query in chosen
-                if (left := gallery.clip_of(run, before[query])) and (right := gallery.clip_of(run, after[query]))
-            ]
+            found = []
+            for query in chosen:
+                left, right = gallery.paired_clips(run, [before[query], after[query]])
+                if left and right:
+                    found.append((Shown(before[query].text, left), Shown(after[query].text, right)))
             if found:
                 return found, final
     raise RunError(f"{run.directory} has no clips to compare yet: let the run finish its evaluation first")
@@ -84,7 +89,7 @@ def _drawn(rows: Sequence[tuple[Shown, Shown]], final: str, size: int) -> bytes:
     """Return the animation as GIF: a row for each query, with two clips and their prompts."""
     clips = [[media.sample(s.clip.frames, min(len(s.clip.frames), FRAMES)) for s in row] for row in rows]
     height = max(round(size * frames.shape[1] / frames.shape[2]) for row in clips for frames in row)
-    step, head = max(height, 6 * 17) + EDGE, 40
+    step, head = max(height, LINES * LINE) + EDGE, 40
     text_width = max(size, 150)
     half = EDGE + size + EDGE + text_width
     base = Image.new("RGB", (2 * half + EDGE, head + step * len(rows)), GROUND)
@@ -141,7 +146,7 @@ def _wrapped(text: str, width: int, height: int) -> str:
             lines[-1] = longer
         else:
             lines.append(word)
-    fits = height // 17
+    fits = height // LINE
     return "\n".join(lines if len(lines) <= fits else [*lines[: fits - 1], f"{lines[fits - 1]} …"])
 
 

@@ -75,6 +75,7 @@ def final_system(recipe: Recipe, stage: EvaluateStage) -> str:
 
 
 def stage_of(recipe: Recipe, benchmark: str) -> EvaluateStage:
+    """Return the stage that evaluates a benchmark."""
     stage: EvaluateStage = next(s for s in recipe.stages(EvaluateStage) if benchmark in s.benchmarks)
     return stage
 
@@ -123,6 +124,7 @@ def _benchmark(run: Run, recipe: Recipe, summary: Summary, name: str) -> dict[st
 
 
 def _values(rows: gallery.Rows, name: str) -> list[float]:
+    """Return a metric of every candidate that has it."""
     return [value for candidate in rows.values() if (value := metric(candidate, name)) is not None]
 
 

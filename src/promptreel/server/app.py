@@ -187,11 +187,13 @@ class RewriteService:
 
 
 async def _sent(events: Iterator[str]) -> AsyncIterator[str]:
+    """Yield events without a thread for each."""
     for event in events:
         yield event
 
 
 async def _gone(request: Request) -> None:
+    """Return when the client has hung up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -285,4 +287,4 @@ async def _handle_own(request: Request, error: Exception) -> Response:
 
 
 async def _handle_fault(request: Request, error: Exception) -> Response:
-    return _error(ApiError(500, "the server failed; its log says why", "server_error"))
+    return _error(ApiError(500, "the server failed; see its log", "server_error"))

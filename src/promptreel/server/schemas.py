@@ -30,6 +30,7 @@ class ApiError(HTTPException):
 
 
 def error_body(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """Return the body of an error response in OpenAI's shape."""
     kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status, "invalid_request_error")
     return {
         "error": {"message": message, "type": "server_error" if status >= 500 else kind, "param": param, "code": code}
@@ -37,11 +38,15 @@ def error_body(status: int, message: str, code: str, param: str | None = None) -
 
 
 class Part(BaseModel):
+    """A part of a message: text, or media, which are refused."""
+
     type: str
     text: str = ""
 
 
 class Turn(BaseModel):
+    """A message of the conversation."""
+
     role: str
     content: str | list[Part] | None = None
 
@@ -137,6 +142,7 @@ class Answer:
     completion_tokens: int
 
     def body(self) -> dict[str, Any]:
+        """Return the answer as one JSON document."""
         choices = [
             {
                 "index": index,
