@@ -132,3 +132,10 @@ class MortalGenerator(LoggedGenerator):
             self.log.touch()
             os._exit(9)
         return super().render(requests)
+
+
+class DoomedGenerator(FakeGenerator):
+    """A generator whose process dies at every batch, as the operating system ends one for want of memory."""
+
+    def render(self, requests: Sequence[RenderRequest], on_step: object = None) -> list[Clip | Failure]:
+        os._exit(9)

@@ -463,24 +463,17 @@ def test_a_reward_that_cannot_be_loaded_costs_no_score(
     assert plain(run(recipe(), place)) == whole
 
 
-class Mortal(fakes.FakeGenerator):
-    """A generator whose process dies at every batch, as the operating system ends one for want of memory."""
-
-    def render(self, requests: Sequence[RenderRequest], on_step: object = None) -> list[Clip | Failure]:
-        os._exit(9)
-
-
 def test_a_worker_process_that_dies_twice_at_a_batch_stops_the_run(
     place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes = parse_recipe({**fakes.RECIPE, "engine": {"name": "processes", "workers": 1}})
     for kind, name in fakes.NAMES.items():  # worker processes know what was registered
-        registry.register(kind, "fake", f"fakes:{name}")
-    registry.register("generator", "fake", "test_faults:Mortal")
+        registry.register(kind, "fake", f"promptreel.testing:{name}")
+    registry.register("generator", "fake", "odd_workers:DoomedGenerator")
     with pytest.raises(RunError) as stopped:
         run(processes, place)
     check_message("a worker process dies again and again", stopped.value)
-    registry.register("generator", "fake", "fakes:FakeGenerator")
+    registry.register("generator", "fake", "promptreel.testing:FakeGenerator")
     assert plain(run(processes, place)) == whole
 
 

@@ -26,7 +26,7 @@ def test_the_run_of_fakes_keeps_every_value(made: Path) -> None:
     assert not found, "\n".join(["", *golden.listing(found, texts, 10)])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_worker_processes_give_the_same_run(made: Path, tmp_path: Path, workers: int) -> None:
     run_fakes(tmp_path, {"name": "processes", "workers": workers})
     found = golden.differences(golden.read(made), golden.read(tmp_path / "run"))
