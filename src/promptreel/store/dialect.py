@@ -42,6 +42,14 @@ def connect(url: str, writable: bool = True) -> Engine:
     return engine
 
 
+def absolute(url: str) -> str:
+    """Return the URL of a database with an absolute path, which means the same from every directory."""
+    parsed = make_url(url)
+    if not parsed.database or parsed.database == ":memory:":
+        return url
+    return parsed.set(database=str(Path(parsed.database).absolute())).render_as_string(hide_password=False)
+
+
 def folder_of(url: str) -> Path:
     """Return the folder of a database's file. Raises ``UserError`` for a database that is no file."""
     database = make_url(url).database

@@ -13,7 +13,7 @@ from promptreel.store.tables import metadata, migrations
 
 
 def m001_tables(connection: Connection) -> None:
-    """Create the tables of version 0.1."""
+    """Create the tables of version 0.1. Before a second migration, its statements are written out here."""
     metadata.create_all(connection)
 
 

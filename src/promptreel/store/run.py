@@ -22,7 +22,7 @@ from typing import IO, Any
 from promptreel.errors import RunError, UserError
 from promptreel.media import ClipStore
 from promptreel.store.database import Database
-from promptreel.store.dialect import folder_of
+from promptreel.store.dialect import absolute, folder_of
 from promptreel.store.disk_errors import damaged, explain
 from promptreel.store.records import Records
 from promptreel.store.summary import Summary
@@ -49,8 +49,9 @@ class Run:
         self.directory = directory
         known = self._known()
         database, clips = database or known.get("database"), clips or known.get("clips")
-        if database and not clips:
-            clips = str(folder_of(database) / "clips")
+        if database:
+            database = absolute(database)
+            clips = clips or str(folder_of(database) / "clips")
         self.clips = ClipStore(clips or str(directory / "clips"))
         self._lock: IO[str] | None = None
         own = directory / "run.db"
