@@ -68,7 +68,7 @@ def test_no_harmful_text_is_rendered_for_an_evaluation(place: Path) -> None:
     assert typed.verdict.unsafe == ("gory",)
     assert (other.withheld, other.text, len(other.clips)) == (None, "star", 2)
     assert rows["raw"][Query("unreadable box")].withheld == NO_VERDICT
-    assert "in no comparison of clips: 2 of raw, 2 of base, 1 of other" in shown
+    assert "left out of comparisons of clips: 2 of <bdi>raw</bdi>, 2 of <bdi>base</bdi>, 1 of <bdi>other</bdi>" in shown
 
 
 def test_every_text_is_rendered_where_harm_is_not_judged(place: Path) -> None:
