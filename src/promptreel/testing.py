@@ -68,7 +68,7 @@ class FakeReward:
     dimensions: ClassVar[tuple[str, ...]] = ("length", "never")
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"length": (0.0, 255.0)}
     scored: ClassVar[Counter[str]] = Counter()
-    """Scorings of each clip, by its id."""
+    """Number of times that each clip was scored, by clip id."""
 
     def __init__(self, held_out: bool = False) -> None:
         self.fingerprint = f"reward-fake{held_out or ''}"

@@ -246,7 +246,7 @@ class Candidate:
 
     @property
     def removed(self) -> list[str]:
-        """Harmful facts of the query that the text leaves out, with reasons; empty without a verdict."""
+        """Harmful facts of the query that the text leaves out, each with the judge's reason."""
         return self.verdict.removed if self.verdict else []
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from fakes import RECIPE, recipe
 
 from promptreel.config import Recipe, parse_recipe
-from promptreel.errors import UnknownName, UserError
+from promptreel.errors import RunError, UnknownName, UserError
 from promptreel.pipeline import Pipeline, run
 from promptreel.pipeline.export import export
 from promptreel.store import Run
@@ -42,7 +42,8 @@ def test_pairs_that_no_stage_learns_are_exported_for_a_training_elsewhere(place:
     assert [(row["margin"], row["rule"], row["stage"]) for row in rows] == [(p.margin, p.rule, "pairs") for p in pairs]
     assert rows[0]["prompt"][0]["content"].startswith("Rewrite for video: ")
     assert rows[0]["chosen"] == [{"role": "assistant", "content": pairs[0].chosen}]
-    assert exported(recipe(), place, "sft") == []
+    with pytest.raises(RunError, match="the run has no sft to export yet"):
+        exported(recipe(), place, "sft")
 
 
 def test_what_a_training_learns_is_exported_as_it_learns_it(place: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from policy_fakes import MENDER, recipe_with
 
 from promptreel.config import Recipe
-from promptreel.errors import RecipeError
+from promptreel.errors import RecipeError, RunError
 from promptreel.pipeline import Pipeline
 from promptreel.pipeline.export import export
 from promptreel.pipeline.status import status
@@ -141,8 +141,8 @@ def test_an_export_of_pairs_has_exactly_those_that_each_dpo_stage_learns(place: 
     assert learner.learned["both"] != learner.learned["clips-first"]
 
 
-def test_an_export_of_pairs_before_any_were_made_is_empty(place: Path) -> None:
+def test_an_export_of_pairs_before_any_were_made_says_so(place: Path) -> None:
     to = place.with_name("pairs.jsonl")
-    with Run(place) as opened:
-        assert export(Pipeline(recipe(CRITIQUE, DPO | {"pairs": ["critique"]}), opened), "pairs", to) == 0
-    assert to.read_text() == ""
+    with Run(place) as opened, pytest.raises(RunError, match="no pairs to export yet"):
+        export(Pipeline(recipe(CRITIQUE, DPO | {"pairs": ["critique"]}), opened), "pairs", to)
+    assert not to.exists()

@@ -98,7 +98,7 @@ def _queries(texts: list[str] | None, file: Path | None) -> list[Query]:
     if file:
         found += queries.read_file(file)
     if not found:
-        raise UserError("nothing to rewrite: give a TEXT or a --file")
+        raise UserError(f"{file} has no queries" if file else "nothing to rewrite: give a TEXT or a --file")
     return found
 
 

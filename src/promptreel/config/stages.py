@@ -69,7 +69,7 @@ class CritiqueStage(Stage):
 
     kind: Literal["critique"]
     student: str = "base"
-    """The system that drafts."""
+    """Name of the system that writes the drafts."""
     queries: QueriesTable
     candidates: int = Field(1, gt=0)
     """Drafts for each query."""

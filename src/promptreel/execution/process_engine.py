@@ -24,7 +24,7 @@ from promptreel.jobs import Finished, Job, Worker
 from promptreel.types import Component
 
 DEATHS = 2
-"""Deaths of its worker after which a batch is given up."""
+"""Number of processes that may die at a batch until it is given up."""
 
 _engine: LocalEngine
 """In a worker process: the engine that runs its batches."""
@@ -94,9 +94,9 @@ class ProcessEngine:
             yield ready
 
     def _wait(self) -> None:
-        """Wait until a batch finishes, of whatever job.
+        """Wait until any batch finishes, of any job.
 
-        Its slot is given to the next batch only at the next call: what this one brings may cancel the others.
+        Its slot stays free until the next call: its result may cancel the batches that still wait.
         """
         self._begin()
         busy = [(slot, slot.at_work) for slot in self._slots() if slot.at_work]
@@ -184,7 +184,7 @@ class ProcessEngine:
             task.future = slot.executor.submit(_run, *work)
 
     def _end(self, slot: _Slot, task: _Task) -> None:
-        """Keep the result of a batch; if its process died, replace that and let the batch wait for another."""
+        """Keep the result of a batch. If its process died, start a new process and put the batch in line again."""
         assert task.future
         error = task.future.exception()
         if isinstance(error, BrokenProcessPool):

@@ -293,7 +293,7 @@ class Step:
         }
 
     def _render_again(self, clips: Sequence[str], generator: str) -> None:
-        """Replace damaged files, by the very batches that their clips were rendered in."""
+        """Replace damaged files: render the batches again in which their clips were first rendered."""
         for clip in clips:
             self.resources.run.clips.remove(clip)
         component = self.resources.generators[generator]

@@ -127,7 +127,7 @@ def reward_worker(reward: Component, clips: ClipStore) -> Worker:
     called = f"reward {reward.name!r}"
 
     def one_by_one(items: Sequence[tuple[ClipToScore, Clip]]) -> list[ScoreResult]:
-        """Score clips alone: a reward model is foreign code, and its error costs a score, not the run."""
+        """Score clips one at a time, so that an error of the reward model loses one score and not the run."""
         results = []
         for item, clip in items:
             try:

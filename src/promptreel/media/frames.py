@@ -24,7 +24,7 @@ FRAMES = "FRAMES"
 
 @dataclass(frozen=True)
 class _Codec:
-    """A codec with its settings, by the names of FFmpeg."""
+    """A codec and its settings, named as in FFmpeg."""
 
     name: str
     container: str

@@ -40,6 +40,8 @@ def export(pipeline: Pipeline, what: str, to: Path) -> int:
     if not to.absolute().parent.is_dir():
         raise UserError(f"there is no directory {to.parent} to write {to.name} into: make it first")
     rows = [json.dumps(row, ensure_ascii=False) for row in writers[what](pipeline)]
+    if not rows:
+        raise RunError(f"the run has no {what} to export yet: do the stages that make them first")
     write_text(to, "".join(f"{row}\n" for row in rows))
     return len(rows)
 

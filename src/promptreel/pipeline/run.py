@@ -46,6 +46,8 @@ def run(
     its numbers may differ.
     """
     directory = Path(directory)
+    if not all(isinstance(override, str) for override in overrides):
+        raise UserError('give each override as an argument of its own: run(recipe, directory, "evolve.rounds=2")')
     if isinstance(recipe, Recipe):
         if overrides:
             raise UserError("overrides change a recipe in a file: change the Recipe that is given instead")

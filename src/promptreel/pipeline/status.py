@@ -16,7 +16,7 @@ class StageStatus:
     name: str
     kind: str
     state: str
-    """``new``, ``running`` (begun, and not done) or ``done``."""
+    """``new``, ``running`` (begun, and at work), ``stopped`` (begun, and no process works on it) or ``done``."""
     renders: int
     planned: int | None
     """Renders at most: the policy, repetitions and stored clips save some. ``None`` is unknown."""
@@ -38,6 +38,8 @@ def status(recipe: Recipe, run: Run) -> list[StageStatus]:
     for stage in recipe.stage:
         record = begun.get(stage.name)
         state, seconds = (record.state, record.seconds) if record else ("new", 0.0)
+        if state == "running" and not run.is_at_work():
+            state = "stopped"
         cost = KINDS[stage.kind].cost(stage, recipe, _count)
         renders, planned = records.renders(stage.name), cost.renders
         work = "render" if planned != 0 else "train" if isinstance(stage, TrainingStage) else "data"

@@ -8,7 +8,7 @@ from promptreel.queries.dedup import words
 from promptreel.types import Query
 
 SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
-"""Parts of a split, as shares of all content."""
+"""Fraction of all queries in each part of a split."""
 
 
 def split_of(query: Query) -> str:

@@ -81,7 +81,7 @@ class Card:
 
 
 def gains(before: Rows, after: Rows, name: str) -> dict[Query, float]:
-    """Return the gain of each query from one system to another, where both have the metric."""
+    """Return, by query, the rise of a metric from one system to another; queries without it are left out."""
     found = {}
     for query, candidate in before.items():
         old = metric(candidate, name)

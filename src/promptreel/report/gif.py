@@ -36,7 +36,7 @@ SIZES = (176, 144, 112, 80, 56)
 GROUND, INK, SOFT = (20, 23, 29), (230, 233, 239), (150, 160, 176)
 """Colours (RGB, 0..255) of the ground, the titles and the prompts."""
 EDGE = 12
-"""Pixels around clips and texts."""
+"""Margin around clips and texts, in pixels."""
 LINE = 17
 """Height of a line of text in pixels."""
 LINES = 6

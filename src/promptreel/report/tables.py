@@ -18,7 +18,7 @@ class StageRow(Protocol):
     def name(self) -> str: ...
     @property
     def state(self) -> str:
-        """``new``, ``running`` or ``done``."""
+        """``new``, ``running``, ``stopped`` or ``done``."""
         ...
 
     @property

@@ -21,7 +21,7 @@ class Question:
     number: int
     """Its place among VisionReward's 64 questions (1 to 64)."""
     asks: str
-    """Its text, with ``{query}`` in the place of the query."""
+    """The question's text, with ``{query}`` where the query goes."""
     weight: float
 
 
@@ -63,7 +63,9 @@ def to_signed_mean(total: float) -> float:
 
 
 def gap(scale: str = "sum_of_yes") -> float:
-    """Return the least difference of totals in a preference pair (VPO: 0.5), on ``sum_of_yes`` or ``signed_mean``.
+    """Return the threshold for a preference pair: the smallest difference of two totals that makes one.
+
+    VPO uses 0.5 on the scale ``sum_of_yes``. The other scale is ``signed_mean``.
 
     Raises ``ValueError`` for another scale.
     """

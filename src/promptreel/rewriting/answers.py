@@ -99,7 +99,7 @@ def _edited(rewriter: Rewriter, candidates: Sequence[Candidate], edit: Edit) -> 
 
 
 def _render(rewriter: Rewriter, found: Answer, preview: Preview, progress: Progress) -> None:
-    """Render the query and the candidates that fit, without those that the policy withholds."""
+    """Render clips of the query and of its candidates, without those that are too long or withheld by the policy."""
     typed = rewriter.examine(found.query, found.query.text)
     found.typed = typed
     shown = [] if typed.withheld else [typed]

@@ -54,8 +54,8 @@ def draw(
 ) -> list[Drawn]:
     """Draw ``count`` candidates for each query, again and warmer while the policy accepts none.
 
-    At most ``writer.attempts`` draws. A query whose model gives no reply at all is not asked again. After a second draw
-    the best candidates of all draws come first.
+    At most ``writer.attempts`` draws. A query whose model gives no reply at all is not asked again. Accepted candidates
+    come first; after a second draw all are ordered by quality.
     """
     results = [Drawn(query) for query in queries]
     left = results
@@ -77,6 +77,8 @@ def draw(
     for drawn in results:
         if drawn.attempts > 1:
             drawn.candidates.sort(key=rank, reverse=True)
+        else:
+            drawn.candidates.sort(key=lambda candidate: candidate.rejected is not None)
     return results
 
 

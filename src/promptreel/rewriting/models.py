@@ -65,6 +65,11 @@ def component_of(spec: str) -> Component:
 
 
 def _local(model: str, adapter: str | None) -> Component:
+    """Return local weights. Raises ``UserError`` for a path without a file; a hub id has one slash at most."""
+    for path in filter(None, (model, adapter)):
+        is_path = path.startswith((".", "/", "~")) or path.count("/") > 1
+        if is_path and not path.startswith("package:") and not Path(path).expanduser().exists():
+            raise UserError(f"there is no model at {path}: give the path of its directory, or its id on the hub")
     return Component("llm", "local", {"model": model} | ({"adapter": adapter} if adapter else {}))
 
 

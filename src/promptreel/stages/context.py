@@ -33,7 +33,7 @@ class StageResult:
     """Everything that a stage made."""
 
     output: dict[str, Any]
-    """Its part of the summary."""
+    """The stage's part of the run's summary."""
     candidates: Sequence[Candidate] = ()
     pairs: Sequence[Pair] = ()
 

@@ -101,6 +101,17 @@ class Run:
             raise RunError(f"{path} is damaged ({error}): put a copy of it back") from error
         return found
 
+    def is_at_work(self) -> bool:
+        """Return True if a process, perhaps this one, works on the run."""
+        path = self.directory / "run.lock"
+        if self._lock or not path.exists():
+            return self._lock is not None
+        try:
+            _lock(path, "r").close()
+        except RunError:
+            return True
+        return False
+
     def model(self, stage: str) -> Path:
         """Return the directory of the model that a stage trains, which exists once it is complete."""
         return self.directory / "models" / stage
@@ -182,9 +193,9 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def _lock(path: Path) -> IO[str]:
+def _lock(path: Path, mode: str = "a+") -> IO[str]:
     """Hold the directory for this process until the returned file is closed or the process ends."""
-    handle = path.open("a+")
+    handle = path.open(mode)
     try:
         if os.name == "nt":
             import msvcrt

@@ -126,7 +126,7 @@ class Confidence(IntEnum):
 class Flag(NamedTuple):
     """A possible flag: the text from ``start`` to ``end``, with its value.
 
-    The value of a negative is read later: it ends before the next flag, so the other flags must be known first.
+    The value of a flag for a negative prompt ends before the next flag. It is read once all other flags are known.
     """
 
     start: int
