@@ -14,6 +14,7 @@ from promptreel.execution.step import Step
 from promptreel.execution.workers import UNREADABLE
 from promptreel.policy import NO_VERDICT
 from promptreel.store import Run
+from promptreel.store.records import Records
 from promptreel.types import Candidate, Clip, Completion, Component, Failure, Query, RenderRequest, Scores
 
 BALL, BOX, GORY = Query("red ball"), Query("blue box"), Query("gory star")
@@ -122,11 +123,18 @@ def test_a_clip_at_which_a_reward_fails_has_no_scores_and_the_others_have(run: R
     assert [c.scores["length"] for c in measured] == [None, None, 1.0]
     assert +made.failures == {"reward": 2}
     assert run.records.failure_details() == {"reward": "KeyError: 'cursed'"}
-    with run.database.reading() as connection:
-        from promptreel.store.content import read_explanations
+    ids = [clip.clip for c in measured for clip in c.clips if clip.clip]
+    assert run.records.explanations(Query("red ball"), ids) == {ids[2]: "a clip of red ball"}
 
-        ids = [clip.clip for c in measured for clip in c.clips if clip.clip]
-        assert read_explanations(connection, ids) == {ids[2]: "a clip of red ball"}
+
+def test_a_clip_of_two_queries_is_described_for_each(run: Run) -> None:
+    registry.register("reward", "moody", "test_step:Moody")
+    asked = [Candidate(Query(text), "one prompt") for text in ("blue box", "red ball")]
+    measured = step(run, "evolve/0").measure(asked, [0], {"moody": Component("reward", "moody")})
+    (clip,) = {clip.clip for c in measured for clip in c.clips if clip.clip}
+    for text in ("blue box", "red ball"):
+        assert run.records.explanations(Query(text), [clip]) == {clip: f"a clip of {text}"}
+    assert Records(run.database, "another run").explanations(Query("red ball"), [clip]) == {}
 
 
 def test_a_damaged_clip_is_rendered_again_by_its_own_batch_before_it_is_scored(run: Run) -> None:

@@ -19,7 +19,7 @@ from promptreel.errors import RunError
 from promptreel.evaluation.compare import metric
 from promptreel.report.diff import compare
 from promptreel.store import Run
-from promptreel.store.content import Clips, read_explanations
+from promptreel.store.content import Clips
 from promptreel.types import Candidate, Clip, Fact, Query
 
 Rows = Mapping[Query, Candidate]
@@ -138,8 +138,7 @@ def _read(run: Run, clip: str | None) -> Clip | None:
 
 def _card(run: Run, systems: tuple[str, str], pair: tuple[Candidate, Candidate], gain: float) -> Card:
     clips = paired_clips(run, pair)
-    with run.database.reading() as connection:
-        explanations = read_explanations(connection, [clip.id for clip in clips if clip])
+    explanations = run.records.explanations(pair[0].query, [clip.id for clip in clips if clip])
     left, right = (
         _side(system, candidate, clip, explanations)
         for system, candidate, clip in zip(systems, pair, clips, strict=True)

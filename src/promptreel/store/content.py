@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Table
 
@@ -16,9 +16,10 @@ from promptreel.types import Candidate, ClipToScore, Completion, Failure, Query,
 Rows = list[dict[str, Any]]
 
 
-class Content(Protocol):
-    """One kind of content. ``items`` were asked for, and ``results`` came of them; ``ids`` are the ids of both.
+class Content:
+    """Base of the kinds of content.
 
+    ``items`` were asked for, and ``results`` came of them. ``ids`` are the ids of both.
     ``fingerprint`` is that of the component that made them.
     """
 
@@ -27,25 +28,25 @@ class Content(Protocol):
     @staticmethod
     def rows(fingerprint: str, ids: Sequence[str], items: Sequence[Any], results: Sequence[Any]) -> Rows:
         """Return the rows that store a batch of results."""
-        ...
+        raise NotImplementedError
 
     @staticmethod
     def read(connection: Connection, ids: Iterable[str]) -> dict[str, Any]:
         """Return the stored results, by id."""
-        ...
+        raise NotImplementedError
 
     @staticmethod
     def queries(items: Sequence[Any]) -> list[Query]:
-        """Return the queries that the rows refer to."""
-        ...
+        """Return the queries that the rows refer to; none for most kinds."""
+        return []
 
     @staticmethod
     def batch_rows(ids: Sequence[str]) -> Rows:
-        """Return rows of ``render_batches`` that record the batch, if it can be needed again."""
-        ...
+        """Return rows of ``render_batches`` that record the batch; none if it is never needed again."""
+        return []
 
 
-class Clips:
+class Clips(Content):
     """Renders by a generator: the frames per second of each clip, or its failure."""
 
     table: ClassVar[Table] = clips
@@ -82,10 +83,6 @@ class Clips:
         }
 
     @staticmethod
-    def queries(items: Sequence[RenderRequest]) -> list[Query]:
-        return []
-
-    @staticmethod
     def batch_rows(ids: Sequence[str]) -> Rows:
         batch = _batch_id(ids)
         return [{"batch": batch, "place": place, "clip": key} for place, key in enumerate(ids)]
@@ -108,7 +105,7 @@ def read_render_batches(connection: Connection, ids: Iterable[str]) -> list[list
     return [[requests[row.clip] for row in group] for _, group in groupby(places, key=lambda row: row.batch)]
 
 
-class ClipScores:
+class ClipScores(Content):
     """Scores by a reward model."""
 
     table: ClassVar[Table] = scores
@@ -141,18 +138,8 @@ class ClipScores:
     def queries(items: Sequence[ClipToScore]) -> list[Query]:
         return [item.query for item in items]
 
-    @staticmethod
-    def batch_rows(ids: Sequence[str]) -> Rows:
-        return []
 
-
-def read_explanations(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
-    """Return the description of each clip that a reward model gave one for."""
-    described = scores.c.explanation.is_not(None)
-    return {row.clip: row.explanation for row in among(connection, scores, scores.c.clip, ids, described)}
-
-
-class Completions:
+class Completions(Content):
     """Completions by a language model."""
 
     table: ClassVar[Table] = completions
@@ -186,16 +173,8 @@ class Completions:
                 found[row.id] = Completion(row.text or "", *usage)
         return found
 
-    @staticmethod
-    def queries(items: Sequence[Any]) -> list[Query]:
-        return []
 
-    @staticmethod
-    def batch_rows(ids: Sequence[str]) -> Rows:
-        return []
-
-
-class Verdicts:
+class Verdicts(Content):
     """Verdicts by a judge; ``None`` where it could not tell."""
 
     table: ClassVar[Table] = verdicts
@@ -225,7 +204,3 @@ class Verdicts:
     @staticmethod
     def queries(items: Sequence[Candidate]) -> list[Query]:
         return [candidate.query for candidate in items]
-
-    @staticmethod
-    def batch_rows(ids: Sequence[str]) -> Rows:
-        return []

@@ -187,6 +187,17 @@ class Records:
             found.setdefault(row.system, {})[query] = Candidate.from_json(query, row.candidate)
         return found
 
+    def explanations(self, query: Query, asked: Iterable[str]) -> dict[str, str]:
+        """Return the descriptions that this run's reward models gave of clips of a query, by the clip's id.
+
+        Of several descriptions of a clip the first by id is returned.
+        """
+        described = scores.c.explanation.is_not(None), scores.c.query == query.row_id, scores.c.clip.in_(list(asked))
+        statement = self._made(scores, select(scores.c.clip, scores.c.explanation), *described)
+        with self.database.reading() as connection:
+            rows = connection.execute(statement.order_by(scores.c.id.desc())).all()
+        return {row.clip: row.explanation for row in rows}
+
     # Failures and costs
 
     def _put_failures(self, connection: Connection, stage: str, counts: Mapping[str, int]) -> None:
